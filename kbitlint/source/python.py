@@ -20,6 +20,7 @@ from kbitlint.source.interpreter.relevance import tree_of, worth_following
 from kbitlint.source.nodes import walk
 from kbitlint.source.offsets import Text, has_more_tokens, import_place
 from kbitlint.source.own_loops import own_loops
+from kbitlint.source.scoped_names import unless_deep
 from kbitlint.upstream.calls import UNJUDGED
 from kbitlint.upstream.versions import installed
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path as FilePath
 
     from kbitlint.facts.data_flow import DataUse
+    from kbitlint.facts.own_loops import LoopFault
     from kbitlint.facts.own_modules import AttributeUse, FileUse, Head, RefusedCall, StateUse
     from kbitlint.source.interpreter.relevance import Tree
     from kbitlint.source.launches import Launch
@@ -112,7 +114,17 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         state_uses=_state_uses(text, module),
         attribute_uses=_attribute_uses(text, module, imports),
         own_loops=tuple(own_loops(module)) if "zero_grad" in text or ".backward(" in text else (),
+        loop_faults=_loop_faults(text, module),
     )
+
+
+def _loop_faults(text: str, module: ast.Module) -> tuple[LoopFault, ...]:
+    """Return what the file's own loops leave out."""
+    if ".backward(" not in text:
+        return ()
+    from kbitlint.source.loop_faults import loop_faults  # most scripts leave the loop to a Trainer
+
+    return tuple(sorted(set(loop_faults(module, text)), key=lambda fault: fault.line))
 
 
 def _data_uses(text: str, module: ast.Module) -> tuple[DataUse, ...]:
@@ -150,22 +162,16 @@ def _state_uses(text: str, module: ast.Module) -> tuple[StateUse, ...]:
         return ()
     from kbitlint.source.saved_states import state_uses  # few scripts load state dicts
 
-    try:
-        return tuple(state_uses(module))
-    except RecursionError:  # an expression that is nested too deeply
-        return ()
+    return unless_deep(state_uses(module))
 
 
 def _attribute_uses(text: str, module: ast.Module, imports: tuple[tuple[str, str], ...]) -> tuple[AttributeUse, ...]:
     """Return the attributes that a file reads of objects of transformers and TRL, in a script that trains."""
     if "Trainer(" not in text and "backward(" not in text:
         return ()
-    from kbitlint.source.removed_attributes import attribute_uses  # configurations and modules of data have no such objects
+    from kbitlint.source.removed_attributes import attribute_uses  # data and configurations have no such objects
 
-    try:
-        return tuple(attribute_uses(module, text, imports))
-    except RecursionError:  # an expression that is nested too deeply
-        return ()
+    return unless_deep(attribute_uses(module, text, imports))
 
 
 def _launch(beside: FilePath | None, file: str, text: str, module: ast.Module) -> Launch | None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 from kbitlint.source.nodes import children, walk
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     _Scope = ast.Module | ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -87,6 +89,15 @@ class Names:
 
 
 _N = TypeVar("_N", bound=Names)
+_T = TypeVar("_T")
+
+
+def unless_deep(found: Iterable[_T]) -> tuple[_T, ...]:
+    """Return what a search finds; nothing if an expression is nested too deeply for it."""
+    try:
+        return tuple(found)
+    except RecursionError:
+        return ()
 
 
 def scopes(module: ast.Module, kind: type[_N]) -> list[_N]:
