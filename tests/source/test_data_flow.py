@@ -187,3 +187,21 @@ def test_a_best_metric_that_no_evaluation_returns_ends_the_training(tmp_path):
     args = transformers.TrainingArguments(str(tmp_path), use_cpu=True, report_to=[], num_train_epochs=1, **best)
     with pytest.raises(KeyError, match="eval_f1"):
         transformers.Trainer(model=tiny.load(kind="none"), args=args, train_dataset=data, eval_dataset=data).train()
+
+
+def test_rows_that_differ_in_length_and_labels_that_are_decoded_with_their_marks():
+    map_, train_ = "data = data.map(lambda row: tokenizer(row['label']))\n", "Trainer(model=m, args=TrainingArguments('o'){})\n"
+    rows = map_ + train_.format(", train_dataset=data")
+    metrics = "def metrics(pair):\n    scores, labels = pair\n    return score(tokenizer.batch_decode({}))\n" + train_.format(
+        ", eval_dataset=data, data_collator=collate, compute_metrics=metrics"
+    )
+    code = (
+        "from transformers import DataCollatorForSeq2Seq\ncollate = DataCollatorForSeq2Seq(tokenizer)\n"
+        + metrics
+        + ".evaluate()"
+    )
+
+    assert uses(rows) == [("rows of unequal length", 2)]
+    assert uses(rows.replace("['label'])", "['label'], padding=True)")) == []
+    assert uses(code.format("labels").replace("\n.evaluate", ".evaluate")) == [("ignored labels decoded", 5)]
+    assert uses(code.format("clean(labels)").replace("\n.evaluate", ".evaluate")) == []
