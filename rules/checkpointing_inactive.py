@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.upstream.versions import number
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ class CheckpointingInactive(Rule):
     `.eval()` and did not undo it. The rule is skipped if a Trainer runs the loop, because Trainer calls `model.train()`
     itself.
 
-    In a script, reports a loop whose model is in eval mode, from the first or the second round on.
+    In a script, reports a loop whose model is in eval mode, from the first or the second round on. Lightning keeps the
+    mode of each module since 2.2 (its CHANGELOG), so a `LightningModule` is reported if no hook calls `train()`.
 
     ## Why is this bad?
 
@@ -52,6 +54,7 @@ class CheckpointingInactive(Rule):
 
     - https://github.com/huggingface/peft/issues/120
     - https://github.com/huggingface/transformers/issues/24463
+    - https://github.com/Lightning-AI/pytorch-lightning/issues/20105
     """
 
     meta: ClassVar[Meta] = Meta(
@@ -84,12 +87,15 @@ class CheckpointingInactive(Rule):
         for trained in source.trained():
             first = trained.paths[0]
             asleep = all(model.training_mode is False and model.checkpointing.enabled for model in trained.models)
-            if not asleep or not trained.certain or first.loop_span is None:
+            lightning = first.call.callee == "training_step" and _leaves_mode(source)
+            if not asleep or not trained.certain or (first.loop_span is None and not lightning):
                 continue
-            edits = source.insert_before(first.loop_span, f"{first.name}.train()") if first.name else ()
+            place = first.loop_span
+            edits = source.insert_before(place, f"{first.name}.train()") if first.name and place is not None else ()
             title = "put the model into training mode"
             yield self.violation(
-                "checkpointing is enabled but inactive: nothing calls model.train() before the loop",
+                "checkpointing is enabled but inactive: nothing calls model.train() before the "
+                + ("fit, and Lightning keeps the mode" if lightning else "loop"),
                 source.at(trained.call),
                 surface=Surface.SOURCE,
                 fix=Fix(title, Safety.SAFE, edits) if edits else Fix(title, Safety.DISPLAY),
@@ -104,3 +110,8 @@ class CheckpointingInactive(Rule):
                     surface=Surface.SOURCE,
                     fix=Fix("call model.train() at the start of each round", Safety.DISPLAY),
                 )
+
+
+def _leaves_mode(source: SourceFacts) -> bool:
+    """Return whether Lightning keeps the mode of each module, since 2.2, and no hook of the file may set it."""
+    return number(source.versions.get("lightning", "2.2")) >= (2, 2) and ".train(" not in source.text

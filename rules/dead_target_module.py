@@ -29,7 +29,7 @@ class DeadTargetModule(Rule):
     Reports entries of `target_modules` that are neither the name of a module nor the end of a module path. Reports
     linear layers that the targets match and that have no adapter, as a layer that was replaced later. Reports
     entries of `modules_to_save`, `exclude_modules`, `target_parameters`, `rank_pattern`, `alpha_pattern` and
-    `layers_to_transform` that match nothing, as PEFT compares them.
+    `layers_to_transform` that match nothing, as PEFT compares them. An info if a list also names every linear layer.
 
     ## Why is this bad?
 
@@ -37,8 +37,7 @@ class DeadTargetModule(Rule):
     learn than the config lists.
 
     The usual case is experts, which transformers 5 stores as parameters. In Mixtral, `gate_proj`, `up_proj` and
-    `down_proj` match nothing, and only the attention gets LoRA. (For some architectures, such as Qwen3-MoE, PEFT 0.21
-    converts these names and removes them from the list.)
+    `down_proj` match nothing, and only the attention gets LoRA. (For Qwen3-MoE and others, PEFT 0.21 converts them.)
 
     ## Example
 
@@ -57,7 +56,6 @@ class DeadTargetModule(Rule):
 
     - https://github.com/huggingface/peft/issues/3009
     - https://github.com/huggingface/peft/issues/2527
-    - https://github.com/NVIDIA-NeMo/Automodel/issues/1151
     """
 
     meta: ClassVar[Meta] = Meta(
@@ -85,42 +83,47 @@ class DeadTargetModule(Rule):
             )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """Yield one violation for each list of targets with a name that the checkpoint's architecture does not have."""
+        """Yield one violation for each list of targets with a name that the architecture does not have."""
         old = number(source.versions.get("transformers", "5")) < (5,)
-        found: dict[Span, list[tuple[Call, tuple[str, ...]]]] = {}
+        found: dict[Span, list[tuple[Call, tuple[str, ...], bool]]] = {}
         for _, steps in source.steps_at(Action.ATTACH):
             for step in steps:
                 config = step.call.within("peft_config")
                 if config is not None and config.callee == "peft.LoraConfig":
-                    found.setdefault(config.span, []).append((config, _dead(config, step.before, old=old)))
-        for (config, dead), *others in found.values():
+                    found.setdefault(config.span, []).append((config, *_dead(config, step.before, old=old)))
+        for (config, dead, covers), *others in found.values():
             argument = config.argument("target_modules")
-            if not dead or argument is None or any(other != dead for _, other in others):
+            if not dead or argument is None or any(other != dead for _, other, _ in others):
                 continue
+            generic = covers and all(one for *_, one in others)
             everything = isinstance(argument.value, tuple) and len(dead) == len(argument.value)
             yield self.violation(
                 f"no module of this architecture is called {' or '.join(dead)}" + (": PEFT refuses them" if everything else ""),
                 source.at_line(argument.whole.line, "target_modules"),
                 surface=Surface.SOURCE,
-                severity=Severity.ERROR if everything else Severity.WARNING,
-                consequence=Consequence.FAILS if everything else None,
+                severity=Severity.ERROR if everything else Severity.INFO if generic else Severity.WARNING,
+                consequence=Consequence.FAILS if everything else Consequence.HARMLESS if generic else None,
                 evidence={"dead": list(dead)},
                 fix=Fix("name a module of this architecture", Safety.DISPLAY),
             )
 
 
-def _dead(config: Call, model: ModelState, *, old: bool) -> tuple[str, ...]:
-    """Return the targets that name linear layers of other architectures; empty if the architecture is not known."""
+def _dead(config: Call, model: ModelState, *, old: bool) -> tuple[tuple[str, ...], bool]:
+    """Return the targets that name linear layers of other architectures, and whether the others name all of this one.
+
+    There are none if the architecture is not known.
+    """
     load, targets = model.load, config.value("target_modules")
     if load is None or not isinstance(targets, tuple) or not all(isinstance(name, str) for name in targets):
-        return ()
+        return (), False
     known = families.facts_of(load.value("pretrained_model_name_or_path"), model.named)
     if known.architecture is None or (load.value("trust_remote_code") is not None and known.model_type != "phi"):
-        return ()  # the code of the checkpoint may name its modules otherwise
+        return (), False  # the code of the checkpoint may name its modules otherwise
     if old and known.model_type not in NAMED_ALIKE:
-        return ()
+        return (), False
     here = known.architecture.names | set(EXPERT_PROJECTIONS.get(known.architecture.renames, ()))
-    return tuple(str(name) for name in targets if name in every_name() and name not in here)
+    all_of_them = not known.architecture.experts and set(known.architecture.linears.split()) <= set(targets)
+    return tuple(str(name) for name in targets if name in every_name() and name not in here), all_of_them
 
 
 _TITLE = "name a module of this architecture"

@@ -30,6 +30,27 @@ class Origin(enum.Enum):
     USED = "has gone backward before, which frees its graph"
 
 
+class Oversight(enum.Enum):
+    """What a loop leaves out."""
+
+    SCALED_CLIP = "clips gradients that the scaler has multiplied"
+    NO_ACCUMULATION = "takes a step in each round, and its Accelerator divides each loss"
+    KEPT_GRAPHS = "keeps the graph of each loss of an evaluation"
+
+
+@dataclass(frozen=True, slots=True)
+class LoopFault:
+    """One place of a loop that leaves something out."""
+
+    kind: Oversight
+    line: int
+    """The line of the clip, of the Accelerator's construction, or of the sum."""
+    name: str
+    """The function that clips, the step of the optimizer, or the sum."""
+    owner: str
+    """The name of the scaler or of the Accelerator; empty for a sum."""
+
+
 @dataclass(frozen=True, slots=True)
 class LoopAct:
     """One act of a loop."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from kbitlint.facts.data_flow import DataUse
     from kbitlint.facts.model_state import ModelState
-    from kbitlint.facts.own_loops import DeadLoss, OwnLoop
+    from kbitlint.facts.own_loops import DeadLoss, LoopFault, OwnLoop
     from kbitlint.facts.own_modules import FileUse, Head, RefusedCall
     from kbitlint.facts.training import Training
     from kbitlint.facts.values import Argument, Call, Ignore, Span, Value
@@ -146,6 +146,8 @@ class SourceFacts(SourceText):
     """The comments of these files that suppress rules, by name of the file."""
     own_loops: tuple[OwnLoop, ...] = ()
     """The training loops that the file writes itself."""
+    loop_faults: tuple[LoopFault, ...] = ()
+    """What these loops, and those of evaluations, leave out."""
     data_uses: tuple[DataUse, ...] = ()
     """The places where data of the file does not fit the code that takes it."""
     heads: tuple[Head, ...] = ()

@@ -72,6 +72,8 @@ class Training:
     """The call in the loop that leaves the model in eval mode for the next iteration; None if there is none."""
     batch: Batch | None = None
     """The data that it trains on; None if nothing is known of it."""
+    deepspeed: tuple[tuple[str, Value], ...] = ()
+    """The plain values of the DeepSpeed configuration that the arguments name, by dotted key: ``fp16.enabled``."""
 
     @property
     def lets_ddp_search(self) -> bool:

@@ -51,13 +51,24 @@ def adapter_config(name: str, beside: Path) -> Mapping[str, Any] | None:
 @remembered(256)
 def zero_stage(name: str, beside: Path) -> int | None:
     """Return the ZeRO stage of a DeepSpeed configuration; None if the file is missing or does not set it."""
-    for place in (beside / name, Path(name)):
-        found = _json(place) if name.endswith(".json") and "\0" not in name else None
-        zero = (found or {}).get("zero_optimization")
+    for found in _deepspeed(name, beside):
+        zero = found.get("zero_optimization")
         stage = zero.get("stage") if isinstance(zero, dict) else None
         if isinstance(stage, int):
             return stage
     return None
+
+
+@remembered(64)
+def deepspeed_config(name: str, beside: Path) -> Mapping[str, Any] | None:
+    """Return the DeepSpeed configuration that a script names; None if it is not here, or if two folders have one."""
+    found = _deepspeed(name, beside)
+    return found[0] if found and all(one == found[0] for one in found) else None
+
+
+def _deepspeed(name: str, beside: Path) -> list[dict[str, Any]]:
+    places = (beside / name, Path(name)) if name.endswith(".json") and "\0" not in name else ()
+    return [found for place in places if (found := _json(place)) is not None]
 
 
 def _cache() -> Path:

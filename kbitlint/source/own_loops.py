@@ -41,7 +41,7 @@ class _Round:
     def _block(self, body: list[ast.stmt], *, grad: bool) -> None:
         for statement in body:
             if isinstance(statement, (ast.With, ast.AsyncWith)):
-                off = any(_turns_off(item.context_expr) for item in statement.items)
+                off = any(turns_off(item.context_expr) for item in statement.items)
                 self._block(statement.body, grad=grad and not off)
             elif isinstance(statement, ast.Assign) and len(statement.targets) == 1:
                 self._assign(statement, grad=grad)
@@ -75,7 +75,8 @@ class _Round:
                 self.acts.append(LoopAct(act, owner.id, call.lineno))
 
 
-def _turns_off(context: ast.expr) -> bool:
+def turns_off(context: ast.expr) -> bool:
+    """Return whether a context of a ``with`` switches gradients off."""
     function = context.func if isinstance(context, ast.Call) else context
     return isinstance(function, ast.Attribute) and function.attr in _WITHOUT_GRAD
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path as FilePath
 
     from kbitlint.facts.data_flow import DataUse
+    from kbitlint.facts.own_loops import LoopFault
     from kbitlint.facts.own_modules import FileUse, Head, RefusedCall
     from kbitlint.source.interpreter.relevance import Tree
     from kbitlint.source.launches import Launch
@@ -110,7 +111,17 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         data_uses=_data_uses(text, module),
         refused_calls=_own_callbacks(text, module, imports),
         own_loops=tuple(own_loops(module)) if "zero_grad" in text or ".backward(" in text else (),
+        loop_faults=_loop_faults(text, module),
     )
+
+
+def _loop_faults(text: str, module: ast.Module) -> tuple[LoopFault, ...]:
+    """Return what the file's own loops leave out."""
+    if ".backward(" not in text:
+        return ()
+    from kbitlint.source.loop_faults import loop_faults  # most scripts leave the loop to a Trainer
+
+    return tuple(sorted(set(loop_faults(module, text)), key=lambda fault: fault.line))
 
 
 def _data_uses(text: str, module: ast.Module) -> tuple[DataUse, ...]:

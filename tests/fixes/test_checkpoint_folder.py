@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -32,7 +33,7 @@ def structure(model):
         facts.class_name,
         [(p.path, p.dtype, p.shape, p.requires_grad, p.packed, p.norm) for p in facts.parameters],
         facts.norms,
-        facts.quantized,
+        [dataclasses.replace(layer, repacks=False) for layer in facts.quantized],  # only a weight on this CPU is repacked
         facts.embeddings,
         facts.checkpoints,
         facts.claims_quantization,

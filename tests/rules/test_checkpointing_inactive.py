@@ -188,3 +188,31 @@ def test_the_second_round_of_a_loop_finds_the_model_asleep(script):
 )
 def test_rounds_that_look_alike(script):
     assert findings(CODE, script.replace("validate(model)", "evaluate(model)")) == []
+
+
+LIGHTNING = """\
+import lightning as L
+
+class Net(L.LightningModule):
+    def __init__(self):
+        super().__init__()
+        bnb = BitsAndBytesConfig(load_in_4bit=True)
+        base = AutoModelForCausalLM.from_pretrained("org/base", quantization_config=bnb)
+        self.net = get_peft_model(prepare_model_for_kbit_training(base), LoraConfig(r=8))
+
+    def training_step(self, batch, _):
+        return self.net(**batch).loss
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.net.parameters())
+
+L.Trainer(max_steps=9).fit(Net(), loader)
+"""
+
+
+def test_lightning_keeps_the_mode_that_loading_leaves():
+    step = "return self.net(**batch).loss"
+    assert [(severity, line) for severity, line, _ in findings(CODE, LIGHTNING)] == [("warning", step)]
+    hook = "    def on_fit_start(self):\n        self.net.train()\n\n    def training_step"
+    assert findings(CODE, LIGHTNING.replace("    def training_step", hook)) == []
+    assert findings(CODE, LIGHTNING.replace("(base)", "(base, use_gradient_checkpointing=False)")) == []

@@ -162,6 +162,8 @@ def test_a_script_that_names_layers_of_another_architecture():
     assert written.findings(CODE, script(["q_proj", "query_key_value"])) == [
         ("warning", script(["q_proj", "query_key_value"]).splitlines()[-1], none)
     ]
+    generic = script([*(f"{one}_proj" for one in ["q", "k", "v", "o", "gate", "up", "down"]), "query_key_value"])
+    assert written.findings(CODE, generic) == [("info", generic.splitlines()[-1], none)]  # no layer is left out
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kbitlint.facts.model_state import Adapters, CheckpointConfig, ModelState
 from kbitlint.facts.reentry import Reentry
 from kbitlint.facts.values import UNKNOWN, Argument, Call, Symbol, Value, last_name
-from kbitlint.files.local_configs import adapter_config, zero_stage
+from kbitlint.files.local_configs import adapter_config, deepspeed_config, zero_stage
 from kbitlint.upstream.calls import TRAINING_ARGUMENTS, Arguments, Checkpoints, TrainerApi
 from kbitlint.upstream.config_counts import EXPERT_COUNTS, LAYER_COUNTS
 from kbitlint.upstream.hub_names import is_hub_id, published_method, stored_method, stored_quantized
@@ -22,13 +22,15 @@ from kbitlint.upstream.trl_versions import behavior
 from kbitlint.upstream.versions import number
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path as FilePath
 
     from kbitlint.source.interpreter.objects import Trainer
     from kbitlint.source.launches import Launch
 
 _ZERO3 = re.compile(r"(zero|z|stage)[-_]?3", re.IGNORECASE)
+#: the deepest key of a DeepSpeed configuration that transformers compares, optimizer.params.lr, has two dots
+_DEPTH = 2
 _ZERO2 = re.compile(r"(zero|z|stage)[-_]?2", re.IGNORECASE)
 
 
@@ -235,3 +237,29 @@ def sharding_of(arguments: Call, beside: FilePath | None = None, launch: Launch 
             return stage, sharded
         return (3 if _ZERO3.search(deepspeed) else 2 if _ZERO2.search(deepspeed) else UNKNOWN), sharded
     return (None if deepspeed is None else UNKNOWN), sharded
+
+
+def fixed_by_deepspeed(arguments: Call, beside: FilePath | None = None) -> tuple[tuple[str, Value], ...]:
+    """Return the plain values of the DeepSpeed configuration that training arguments name, by dotted key."""
+    deepspeed = arguments.value("deepspeed")
+    if isinstance(deepspeed, str) and beside is not None:
+        return tuple(_plain(deepspeed_config(deepspeed, beside) or {}))
+    return tuple(_written(deepspeed)) if isinstance(deepspeed, Call) and deepspeed.callee == "dict" else ()
+
+
+def _plain(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Value]]:
+    for key, value in config.items():
+        if isinstance(value, dict) and prefix.count(".") < _DEPTH:
+            yield from _plain(value, f"{prefix}{key}.")
+        elif isinstance(value, (bool, int, float, str)):
+            yield f"{prefix}{key}", value
+        elif isinstance(value, list) and all(isinstance(one, (int, float)) for one in value):
+            yield f"{prefix}{key}", tuple(value)
+
+
+def _written(config: Call, prefix: str = "") -> Iterator[tuple[str, Value]]:
+    for argument in config.arguments:
+        if isinstance(argument.value, Call) and prefix.count(".") < _DEPTH:
+            yield from _written(argument.value, f"{prefix}{argument.name}.")
+        elif isinstance(argument.value, (bool, int, float, str, tuple)):
+            yield f"{prefix}{argument.name}", argument.value

@@ -203,6 +203,8 @@ class LibraryCalls(Interpreter):
             return self.scope.find("super()") or UNKNOWN
         made = dataclasses.replace(arguments, callee=name)
         if name == "accelerate.Accelerator":
+            call = made.frozen(self.effort)
+            self.trail.calls[call.span] = call
             mixed = arguments.get("mixed_precision") if "mixed_precision" in arguments.items else UNKNOWN
             said = mixed.value if isinstance(mixed, Constant) else UNKNOWN
             self.trail.scaler = {"fp16": "float16", "bf16": "bfloat16"}.get(str(said), UNKNOWN if said is UNKNOWN else None)

@@ -21,6 +21,7 @@ from kbitlint.source.interpreter import unsloth
 from kbitlint.source.interpreter.arguments import (
     base_of_adapters,
     defaults_of,
+    fixed_by_deepspeed,
     has_linears_of_its_own,
     named_of,
     quantization_of,
@@ -258,6 +259,8 @@ class PathState:
         zero, fsdp = sharding_of(given, self.beside, self.launch) if certain else (UNKNOWN, None)
         made = Training(trainer.call, Loop.TRAINER, state, trainer.net.number, arguments, fp16, bf16, zero, fsdp)
         made = dataclasses.replace(made, find_unused=given.value("ddp_find_unused_parameters"), batch=trainer.batch)
+        if certain and given.value("deepspeed") is not None:
+            made = dataclasses.replace(made, deepspeed=fixed_by_deepspeed(given, self.beside))
         self.trainings.append(dataclasses.replace(made, flattened=self.launch is not None and self.launch.flattens))
 
     def backward(self, call: Call, net: TrackedModel, loop: Span | None, name: str, batch: Batch | None = None) -> None:

@@ -1,4 +1,4 @@
-"""A LightningModule; Lightning calls train() and backward()."""
+"""A LightningModule; Lightning calls backward(), and since 2.2 it leaves the mode that loading sets."""
 import lightning as L
 import torch
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
@@ -17,7 +17,7 @@ class LitQLoRA(L.LightningModule):
     def training_step(self, batch, idx):
         out = self.model(**batch)
         self.log("loss", out.loss)
-        return out.loss
+        return out.loss  # fault: KB403
 
     def validation_step(self, batch, idx):
         self.log("val_loss", self.model(**batch).loss)

@@ -1,0 +1,213 @@
+"""What a loop of the file leaves out: the scale of gradients, accumulation, and the end of an evaluation's graphs."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING, NamedTuple
+
+from kbitlint.facts.own_loops import Act, LoopFault, Oversight
+from kbitlint.source.nodes import children, walk
+from kbitlint.source.own_loops import own_loops, turns_off
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LOOPS = (ast.For, ast.AsyncFor, ast.While)
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_CLIPS = ("clip_grad_norm_", "clip_grad_value_")
+#: words of a file that accumulates in its own way, or leaves it to another engine
+_ACCUMULATES = ("accumulate(", "sync_gradients", "no_sync", "gradient_state", "deepspeed", "megatron")
+#: methods of a tensor whose result has the tensor's graph
+_KEEPS = frozenset(("mean", "sum", "float", "cpu", "to", "cuda", "double"))
+
+
+class _At(NamedTuple):
+    """A call, with the branches around it."""
+
+    call: ast.Call
+    branches: tuple[int, ...]
+
+
+def loop_faults(module: ast.Module, text: str) -> Iterator[LoopFault]:
+    """Yield what the file's loops leave out."""
+    if "GradScaler" in text and "clip_grad_" in text and "unscale_" not in text:
+        yield from _scaled_clips(module)
+    if "Accelerator(" in text and "gradient_accumulation" in text and not any(one in text.lower() for one in _ACCUMULATES):
+        yield from _unaccumulated(module)
+    if ".eval()" in text and ".train(" in text and ".backward(" in text and "set_grad_enabled" not in text:
+        yield from _kept_graphs(module)
+
+
+def _made(module: ast.Module, name: str) -> dict[str, list[ast.expr]]:
+    """Return the values that the file assigns to each name to which it assigns a call of a class."""
+    found: dict[str, list[ast.expr]] = {}
+    for node in walk(module):
+        if isinstance(node, ast.Assign) and len(node.targets) == 1:
+            found.setdefault(ast.unparse(node.targets[0]), []).append(node.value)
+    return {key: values for key, values in found.items() if any(_calls(value, name) for value in values)}
+
+
+def _calls(node: ast.AST, *names: str) -> bool:
+    return isinstance(node, ast.Call) and _last(node.func) in names
+
+
+def _last(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
+
+
+def _owner(node: ast.Call) -> str:
+    return ast.unparse(node.func.value) if isinstance(node.func, ast.Attribute) else ""
+
+
+def _placed(node: ast.AST, branches: tuple[int, ...] = ()) -> Iterator[_At]:
+    """Yield the calls of one round in the order of the text, without those of inner loops and functions."""
+    for child in children(node):
+        if isinstance(child, (*_LOOPS, *_FUNCTIONS, ast.Lambda, ast.ClassDef)):
+            continue
+        inner = branches
+        if isinstance(node, (ast.If, ast.Try, ast.IfExp)):
+            body = getattr(node, "body", None)
+            inner = (*branches, node.lineno if isinstance(body, list) and child in body else -node.lineno)
+        yield from _placed(child, inner)
+        if isinstance(child, ast.Call):
+            yield _At(child, inner)
+
+
+def _scaled_clips(module: ast.Module) -> Iterator[LoopFault]:
+    """Yield each clip of gradients that the scaler has multiplied, between its backward pass and its step."""
+    scalers = {name for name, values in _made(module, "GradScaler").items() if all(map(_scales, values))}
+    for loop in (node for node in walk(module) if isinstance(node, _LOOPS)):
+        behind: tuple[str, _At] | None = None
+        clip: _At | None = None
+        for at in _placed(loop):
+            function = at.call.func
+            if not isinstance(function, (ast.Attribute, ast.Name)):
+                continue
+            if _last(function) == "backward" and isinstance(function, ast.Attribute) and _calls(function.value, "scale"):
+                scaler = _owner(function.value)  # type: ignore[arg-type]  # a call, as _calls has found
+                behind, clip = ((scaler, at) if scaler in scalers else None), None
+            elif behind is not None and _clips(at.call) and at.branches[: len(behind[1].branches)] == behind[1].branches:
+                clip = at
+            elif clip is not None and behind is not None and _last(function) == "step" and _owner(at.call) == behind[0]:
+                if at.branches[: len(clip.branches)] == clip.branches:
+                    yield LoopFault(Oversight.SCALED_CLIP, clip.call.lineno, _last(clip.call.func), behind[0])
+                behind = clip = None
+
+
+def _scales(value: ast.expr) -> bool:
+    """Return whether a value is a GradScaler that is on, with the scale that torch starts with."""
+    on = (
+        isinstance(one.value, ast.Constant) and one.value.value is True
+        for one in getattr(value, "keywords", ())
+        if one.arg == "enabled"
+    )
+    given = {one.arg for one in getattr(value, "keywords", ())}
+    return _calls(value, "GradScaler") and all(on) and not given & {"init_scale", None} and len(getattr(value, "args", ())) < 2
+
+
+def _clips(call: ast.Call) -> bool:
+    """Return whether a call is torch's clip, with a limit that is not scaled too."""
+    known = isinstance(call.func, ast.Name) or _owner(call).endswith("utils")
+    return known and _last(call.func) in _CLIPS and "scale" not in ast.unparse(call)
+
+
+def _unaccumulated(module: ast.Module) -> Iterator[LoopFault]:
+    """Yield each Accelerator in whose loop every round goes backward and takes a step."""
+    made = {name: values[0] for name, values in _made(module, "Accelerator").items() if len(values) == 1}
+    rounds = {node.lineno: node for node in walk(module) if isinstance(node, _LOOPS)}
+    for loop in own_loops(module):
+        acts = [one.act for one in loop.acts]
+        if not loop.certain or Act.STEP not in acts or acts.count(Act.BACKWARD) != 1 or loop.line not in rounds:
+            continue
+        owners = {_owner(at.call) for at in _placed(rounds[loop.line]) if _last(at.call.func) == "backward"}
+        for name in owners & made.keys():
+            step = next(one for one in loop.acts if one.act is Act.STEP)
+            yield LoopFault(Oversight.NO_ACCUMULATION, made[name].lineno, f"{step.name}.step", name)
+
+
+def _kept_graphs(module: ast.Module) -> Iterator[LoopFault]:
+    """Yield each sum of losses of an evaluation that runs with gradients."""
+    wrapped = any(
+        isinstance(node, (ast.With, ast.AsyncWith))
+        and any(turns_off(item.context_expr) for item in node.items)
+        and _runs_own(module, node)
+        for node in walk(module)
+    )
+    trained = {_owner(node) for node in walk(module) if isinstance(node, ast.Call) and _last(node.func) == "train"}
+    if wrapped:
+        return
+    for body in _blocks(module):
+        asleep: set[str] = set()
+        for statement in body:
+            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+                name = _owner(statement.value)
+                mode = _last(statement.value.func)
+                asleep = asleep | {name} if mode == "eval" else asleep - {name} if mode == "train" else asleep
+            elif isinstance(statement, (ast.For, ast.AsyncFor)):
+                yield from _sums(statement, asleep & trained)
+
+
+def _runs_own(module: ast.Module, block: ast.With | ast.AsyncWith) -> bool:
+    own = {node.name for node in walk(module) if isinstance(node, _FUNCTIONS)}
+    return any(isinstance(node, ast.Call) and _last(node.func) in own for node in walk(block))
+
+
+def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
+    """Yield the blocks of statements that run with gradients, as far as the file shows."""
+    if isinstance(node, _FUNCTIONS) and node.decorator_list:
+        return
+    if isinstance(node, (ast.With, ast.AsyncWith)) and any(turns_off(item.context_expr) for item in node.items):
+        return
+    for name in ("body", "orelse", "finalbody"):
+        block = getattr(node, name, None)
+        if isinstance(block, list):
+            yield block
+    for child in children(node):
+        yield from _blocks(child)
+
+
+def _sums(loop: ast.For | ast.AsyncFor, models: set[str]) -> Iterator[LoopFault]:
+    """Yield the statement of a loop over a whole data set that keeps the graph of each round's loss."""
+    left_out = (ast.Break, ast.Return, ast.Delete)
+    ended = any(isinstance(node, left_out) or _calls(node, "backward", "step", "islice", "detach_") for node in walk(loop))
+    with_graph: set[str] = set()
+    for statement in _with_gradients(loop.body) if not ended else ():
+        if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
+            target, value = ast.unparse(statement.targets[0]), statement.value
+            added = isinstance(value, ast.BinOp) and isinstance(value.op, ast.Add) and ast.unparse(value.left) == target
+            if added and isinstance(value, ast.BinOp) and _has_graph(value.right, models, with_graph):
+                yield LoopFault(Oversight.KEPT_GRAPHS, statement.lineno, target, "")
+            with_graph = with_graph | {target} if _has_graph(value, models, with_graph) else with_graph - {target}
+        elif isinstance(statement, ast.AugAssign) and isinstance(statement.op, ast.Add):
+            if isinstance(statement.target, ast.Name) and _has_graph(statement.value, models, with_graph, loss=True):
+                yield LoopFault(Oversight.KEPT_GRAPHS, statement.lineno, statement.target.id, "")
+        elif isinstance(statement, ast.Expr) and _calls(statement.value, "append"):
+            call: ast.Call = statement.value  # type: ignore[assignment]  # a call, as _calls has found
+            if len(call.args) == 1 and _has_graph(call.args[0], models, with_graph, loss=True):
+                yield LoopFault(Oversight.KEPT_GRAPHS, statement.lineno, _owner(call), "")
+
+
+def _with_gradients(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yield the statements of a block, and those in contexts that leave gradients on, as autocast."""
+    for statement in body:
+        if not isinstance(statement, (ast.With, ast.AsyncWith)):
+            yield statement
+        elif not any(turns_off(item.context_expr) for item in statement.items):
+            yield from _with_gradients(statement.body)
+
+
+def _has_graph(value: ast.expr, models: set[str], names: set[str], *, loss: bool = False) -> bool:
+    """Return whether a value is an output of one of the models, or is computed from one with its graph."""
+    if isinstance(value, ast.Name):
+        return value.id in names
+    if isinstance(value, ast.Attribute):
+        return value.attr in ("loss", "logits") and _has_graph(value.value, models, names)
+    if isinstance(value, ast.Subscript):
+        return _has_graph(value.value, models, names)
+    if isinstance(value, ast.BinOp):
+        return any(_has_graph(side, models, names) for side in (value.left, value.right))
+    if isinstance(value, ast.Call):
+        if isinstance(value.func, ast.Attribute) and value.func.attr in _KEEPS:
+            return _has_graph(value.func.value, models, names)
+        return not loss and ast.unparse(value.func) in models
+    return False
