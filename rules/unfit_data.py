@@ -24,7 +24,9 @@ class UnfitData(Rule):
     columns that Trainer removes before the collator reads them, a streamed data set without `max_steps`, token ids that are a
     `BatchEncoding`, messages that a reward function takes for text, a list from `formatting_func`, a batch of `map` that is
     taken for one example, a chat template without the marks that `assistant_only_loss` needs, and a best metric that no
-    evaluation returns.
+    evaluation returns. Also reports splits that are given for rows, methods that a streamed data set lacks, columns that a
+    preference trainer misses, padding without a padding token, early stopping without a metric or evaluation, the loss of a
+    model without labels, labels decoded with their -100, and a reward function that returns one number.
 
     ## Why is this bad?
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Def = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
-_BRANCHES = (ast.If, ast.Try, ast.For, ast.AsyncFor, ast.While, ast.Match)
+_BRANCHES = (ast.If, ast.Try, ast.For, ast.AsyncFor, ast.While, ast.Match, ast.IfExp, ast.BoolOp)
 _LONGEST = 30
 
 
@@ -41,6 +41,8 @@ class Bindings:
         """Full name of each imported name."""
         self.templates: list[ast.expr] = []
         """What the file assigns to ``chat_template`` of a tokenizer."""
+        self.uncertain: set[int] = set()
+        """``id`` of each call in a branch."""
         self._read(module, Names(), branch=False)
 
     def _read(self, node: ast.AST, names: Names, *, branch: bool) -> None:
@@ -51,6 +53,7 @@ class Bindings:
             self._bind(one, scope, inside=inside)
             if isinstance(one, ast.Call):
                 self.calls.append(one)
+                self.uncertain |= {id(one)} if inside else set()
             if isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)):
                 if not isinstance(one, ast.ClassDef):
                     self.functions.append(one)
@@ -59,7 +62,7 @@ class Bindings:
                     scope.bound = {
                         given.arg: [(one.lineno, given, True)] for given in ast.walk(one.args) if isinstance(given, ast.arg)
                     }
-            todo += [(child, scope, inside or isinstance(one, _BRANCHES)) for child in children(one)]
+            todo += [(child, scope, inside or _branches(one)) for child in children(one)]
 
     def _bind(self, node: ast.AST, names: Names, *, inside: bool) -> None:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -116,6 +119,15 @@ class Bindings:
             scope, own = scope.outer, False
         return None
 
+    def function(self, node: ast.AST | None) -> Def | None:
+        """Return the function that an expression certainly is, or that an object of the file's class is called by."""
+        made, _ = self.value(node)
+        if isinstance(made, ast.Call):
+            cls, _ = self.value(made.func)
+            body = cls.body if isinstance(cls, ast.ClassDef) else []
+            return next((one for one in body if isinstance(one, ast.FunctionDef) and one.name == "__call__"), None)
+        return made if isinstance(made, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) else None
+
     def full(self, node: ast.AST) -> str:
         """Return the full name of a function that is called: ``transformers.Trainer``; its last part alone if unknown."""
         if isinstance(node, ast.Name):
@@ -139,6 +151,12 @@ class Bindings:
             elif node is None or not isinstance(node, ast.Name):
                 return
             node, line = self.value(node, line)
+
+
+def _branches(node: ast.AST) -> bool:
+    """Return whether a part of a node may not run. A script is run as ``__main__``."""
+    main = isinstance(node, ast.If) and isinstance(node.test, ast.Compare) and ast.unparse(node.test.left) == "__name__"
+    return isinstance(node, _BRANCHES) and not main
 
 
 def keyword(call: ast.Call, name: str) -> ast.expr | None:

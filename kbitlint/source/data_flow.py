@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 from kbitlint.facts.data_flow import DataUse
 from kbitlint.source.bindings import Bindings, elements, is_constant, is_open, items, keyword, last, returned
 from kbitlint.source.collators import masked
+from kbitlint.source.data_sets import set_uses
 from kbitlint.source.mapped_functions import TEXT_METHODS, batched, encodings
+from kbitlint.source.pad_tokens import unpadded
+from kbitlint.source.trainer_functions import trainer_uses
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,12 +43,15 @@ def data_uses(module: ast.Module, text: str) -> Iterator[DataUse]:
         if name.startswith(("transformers.", "trl.")) and name.endswith("Trainer"):
             trainer = _Trainer(names, call, text)
             yield from trainer.uses()
+            yield from () if is_open(call) else trainer_uses(names, call, text)
         elif isinstance(call.func, ast.Attribute) and call.func.attr == "map" and not any(one in text for one in _FORMATS):
             yield from batched(names, call)
     if "apply_chat_template" in text and "AutoTokenizer" in text:
         yield from encodings(names)
     yield from masked(names, text)
     yield from _labels(names, text)
+    yield from set_uses(names)
+    yield from unpadded(names, text)
 
 
 class _Trainer:
@@ -73,17 +79,9 @@ class _Trainer:
         if self._name in _ONLINE:
             yield from self._rewards()
 
-    def _function(self, node: ast.AST | None) -> Def | None:
-        made, _ = self._names.value(node)
-        if isinstance(made, ast.Call):
-            cls, _ = self._names.value(made.func)
-            body = cls.body if isinstance(cls, ast.ClassDef) else []
-            return next((one for one in body if isinstance(one, ast.FunctionDef) and one.name == "__call__"), None)
-        return made if isinstance(made, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) else None
-
     def _maps(self) -> list[tuple[ast.Call, Def]]:
         maps = [one for one in self._names.chain(keyword(self._call, "train_dataset")) if one.args and last(one) == "map"]
-        found = [(one, self._function(one.args[0])) for one in maps]
+        found = [(one, self._names.function(one.args[0])) for one in maps]
         return [(one, function) for one, function in found if function is not None]
 
     def _streamed(self) -> Iterator[DataUse]:
@@ -101,7 +99,7 @@ class _Trainer:
                 yield DataUse("streamed without max_steps", self._args.lineno)
 
     def _removed_columns(self) -> Iterator[DataUse]:
-        function = self._function(keyword(self._call, "data_collator"))
+        function = self._names.function(keyword(self._call, "data_collator"))
         args = self._args
         if args is None or function is None or "def forward" in self._text or "_signature_columns" in self._text:
             return
@@ -139,7 +137,7 @@ class _Trainer:
         if not is_constant(keyword(self._args, "load_best_model_at_end"), value=True):
             return
         given = keyword(self._call, "compute_metrics")
-        function = self._function(given)
+        function = self._names.function(given)
         known: set[str] = set()
         if given is not None:
             values = [self._names.value(one)[0] for one in returned(function)] if function is not None else []
@@ -160,7 +158,11 @@ class _Trainer:
         ):
             return
         made = list(self._names.chain(keyword(self._call, "model")))
+        seen: set[int] = set()  # a call over several lines may name the model that it rebinds
         while made and last(made[0]) in ("get_peft_model", "prepare_model_for_kbit_training") and made[0].args:
+            if id(made[0]) in seen:
+                return
+            seen.add(id(made[0]))
             made = list(self._names.chain(made[0].args[0]))
         if not made or is_constant(size, 1) or is_open(made[0]) or keyword(made[0], "config") is not None:
             return
@@ -171,7 +173,7 @@ class _Trainer:
             yield DataUse("classifier without padding", made[0].lineno)
 
     def _formatted(self) -> Iterator[DataUse]:
-        function = self._function(keyword(self._call, "formatting_func"))
+        function = self._names.function(keyword(self._call, "formatting_func"))
         values = returned(function) if function is not None else []
         if function is not None and values and all(isinstance(self._listed(one), (ast.List, ast.ListComp)) for one in values):
             yield DataUse("list of texts", function.lineno, getattr(function, "name", "the function"))
@@ -193,7 +195,7 @@ class _Trainer:
         given, _ = self._names.value(keyword(self._call, "reward_funcs"))
         prompts = [form for _, function in self._maps() for one in returned(function) if (form := _prompt(items(one)))]
         for one in (given.elts if isinstance(given, (ast.List, ast.Tuple)) else [given]) if prompts else []:
-            function = self._function(one)
+            function = self._names.function(one)
             if function is not None and "isinstance" not in ast.dump(function):
                 yield from _misread(function, elements(function, "completions"), prompts[0])
 

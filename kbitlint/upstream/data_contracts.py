@@ -108,6 +108,59 @@ CONTRACTS: Mapping[str, DataContract] = {
         "pass return_dict=False",
         since="5",
     ),
+    # datasets/dataset_dict.py, DatasetDict.__getitem__; TRL 1 checks the type of train_dataset
+    "splits for rows": DataContract(
+        "load_dataset without split returns a dict of splits, and a Trainer takes the rows of one: it raises",
+        'pass the split: train_dataset=data["train"]',
+        "datasets",
+    ),
+    "no method of splits": DataContract(
+        "a dict of splits has no {}: this raises", 'call it on one split: data["train"]', "datasets"
+    ),
+    # datasets/iterable_dataset.py
+    "no method of a stream": DataContract(
+        "a streamed data set has no {}: this raises", "leave streaming=True out, or use take and skip", "datasets"
+    ),
+    "no argument of a stream": DataContract(
+        "map and filter of a streamed data set do not take {}: a TypeError", "leave the argument out", "datasets"
+    ),
+    # trl/trainer/dpo_trainer.py, kto_trainer.py, reward_trainer.py: _prepare_dataset
+    "column missing": DataContract(
+        "the data certainly lacks the column {}, which the trainer reads: it raises", "make it", "trl"
+    ),
+    # transformers/trainer_callback.py, EarlyStoppingCallback.on_train_begin
+    "early stopping without metric": DataContract(
+        "EarlyStoppingCallback needs {}, which the arguments do not set: an AssertionError when the training starts",
+        "set load_best_model_at_end=True and equal eval_strategy and save_strategy",
+    ),
+    # transformers/trainer.py, compute_loss: takes the labels out of the inputs before the model is called
+    "loss of no labels": DataContract(
+        "compute_loss_func is given outputs of a model without labels, so outputs.loss is None: the first step raises",
+        "compute the loss from outputs.logits and labels",
+        since="4.46",
+    ),
+    # tokenizers refuses negative ids; transformers pads the labels of an evaluation with -100
+    "ignored labels decoded": DataContract(
+        "{} decodes labels, which the collator pads with -100: an OverflowError at the first evaluation",
+        "put the padding token in the place of -100: np.where(labels != -100, labels, tokenizer.pad_token_id)",
+    ),
+    # trl/trainer/grpo_trainer.py, _calculate_rewards: iterates over the result
+    "one reward for a batch": DataContract(
+        "{} returns one number, and the trainer takes a list with a reward for each completion: a TypeError",
+        "return [... for completion in completions]",
+        "trl",
+        "0.18",
+    ),
+    # transformers/tokenization_utils_base.py, _get_padding_truncation_strategies
+    "padding without a token": DataContract(
+        "the tokenizer of {} has no padding token, and nothing sets one: padding raises a ValueError",
+        "tokenizer.pad_token = tokenizer.eos_token",
+    ),
+    # transformers/data/data_collator.py, torch_default_data_collator
+    "rows of unequal length": DataContract(
+        "the texts are tokenized without padding, and the default collator does not pad: a batch of several raises",
+        "pass DataCollatorForLanguageModeling or DataCollatorWithPadding",
+    ),
     # transformers/loss/loss_utils.py, ForCausalLMLoss: shifts labels, ignores -100 alone
     "labels shifted": DataContract(
         "the labels are shifted by one token, and the model shifts them again: it learns the token after the next",

@@ -1,6 +1,8 @@
 """Special tokens of the tokenizers of well-known families, with their ids.
 
-Source of each row: the ``tokenizer_config.json`` of the family on the Hub. Only rehearsals need them.
+Source of each row: the ``tokenizer_config.json`` of the family on the Hub.
+
+Rehearsals need them, and scripts that ask for padding.
 """
 
 from __future__ import annotations
@@ -59,6 +61,19 @@ _OF_TYPE: dict[str, Words] = {
     "t5": Words(32100, None, ("</s>", 1), ("<pad>", 0), ("<unk>", 2), longest=512),
 }
 _CHAT = re.compile(r"instruct|chat|(^|[-_])it([-_]|$)|zephyr|hermes|vicuna|distill|qwen|smollm.*instruct")
+
+#: published checkpoints whose ``tokenizer_config.json`` and ``special_tokens_map.json`` have no ``pad_token``.
+#: GPT-NeoX and Mistral are left out: transformers 5 gives the first a token, and mistral-common the second.
+_PADLESS = re.compile(
+    r"(meta-llama/(Meta-)?Llama-(2-\d+b|3(\.[123])?-\d+B)(-chat)?(-Instruct)?(-hf)?"
+    r"|(openai-community/)?gpt2(-medium|-large|-xl)?|(distilbert/)?distilgpt2"
+    r"|tiiuae/falcon-(7b|40b)|microsoft/phi-(2|1_5))"
+)
+
+
+def lacks_pad(name: object) -> bool:
+    """Return whether a checkpoint's tokenizer certainly comes without a padding token. Unknown names count as having one."""
+    return isinstance(name, str) and _PADLESS.fullmatch(name) is not None
 
 
 def tokens_of(known: Known) -> Words:

@@ -10,6 +10,7 @@ import tiny
 import transformers
 
 from kbitlint.source.data_flow import data_uses
+from kbitlint.source.data_sets import LACKING
 
 START = """\
 from datasets import load_dataset
@@ -19,6 +20,7 @@ tokenizer = AutoTokenizer.from_pretrained("m")
 data = load_dataset("json", data_files="d.jsonl", split="train")
 """
 TRAIN = "Trainer(model=model, args=TrainingArguments('o'), train_dataset=data{}).train()\n"
+STREAMED = "d = load_dataset('x', split='train', streaming=True)\n"
 COLLATE = "def collate(rows):\n    return processor([row['question'] for row in rows])\n"
 FORMAT = "def form(rows):\n    texts = []\n    for one in rows['text']:\n        texts.append(one)\n    return {}\n"
 SFT = "SFTTrainer(model=model, args=SFTConfig('o'), train_dataset=data, formatting_func=form)\n"
@@ -51,8 +53,8 @@ def uses(code):
 @pytest.mark.parametrize(
     ("code", "kind", "line", "right"),
     [
-        ("d = load_dataset('x', streaming=True)\n" + TRAIN.replace("=data", "=d").format(""), "streamed without max_steps", 2,
-         "d = load_dataset('x', streaming=True)\n" + TRAIN.replace("=data", "=d").replace("'o'", "'o', max_steps=1").format("")
+        (STREAMED + TRAIN.replace("=data", "=d").format(""), "streamed without max_steps", 2,
+         STREAMED + TRAIN.replace("=data", "=d").replace("'o'", "'o', max_steps=1").format("")
          ),
         (COLLATE + TRAIN.format(", data_collator=collate"), "removed columns", 3,
          COLLATE + TRAIN.replace("'o'", "'o', remove_unused_columns=False").format(", data_collator=collate")),
@@ -85,6 +87,70 @@ def test_data_that_does_not_fit_is_found_and_its_right_twin_is_not(code, kind, l
     assert uses(right) == []
 
 
+SPLITS = "both = load_dataset('x')\n"
+STREAM = "rows = load_dataset('x', split='train', streaming=True)\n"
+STOP = (
+    "from transformers import EarlyStoppingCallback\nargs = TrainingArguments('o', {})\n"
+    "Trainer(model=m, args=args, callbacks=[EarlyStoppingCallback(3)]).train()\n"
+)
+LOSS = (
+    "AutoModelForCausalLM\ndef loss(outputs, labels, num_items_in_batch=None):\n    return {}\n"
+    "Trainer(model=m, compute_loss_func=loss).train()\n"
+)
+ONE = "def reward(completions, **kwargs):\n    score = 0.0\n    score += 1\n    return {}\n" + GRPO
+DPO = (
+    "from trl import DPOTrainer\nd = data.map(lambda row: {{'prompt': 'a', 'chosen': 'b'}}, remove_columns={})\n"
+    "DPOTrainer(model=m, train_dataset=d)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "line", "right"),
+    [
+        (SPLITS + TRAIN.replace("=data", "=both").format(""), "splits for rows", 2,
+         SPLITS + TRAIN.replace("=data", "=both['train']").format("")),
+        (SPLITS + "both.train_test_split(0.1)\n", "no method of splits", 2,
+         SPLITS + "if 'test' not in both:\n    both.train_test_split(0.1)\nboth['train'].train_test_split(0.1)\n"),
+        (STREAM + "len(rows)\n", "no method of a stream", 2, STREAM + "len(data)\n"),
+        (STREAM + "rows.map(f, num_proc=2)\n", "no argument of a stream", 2, STREAM + "rows.map(f)\n"),
+        (STOP.format("metric_for_best_model='loss'"), "early stopping without metric", 3,
+         STOP.format("load_best_model_at_end=True, eval_strategy='epoch'")),
+        (STOP.format("eval_strategy='epoch'"), "early stopping without metric", 3,
+         STOP.format("metric_for_best_model='loss', eval_strategy='epoch'")),
+        (LOSS.format("outputs.loss"), "loss of no labels", 3, LOSS.format("mean(outputs.logits, labels)")),
+        (ONE.format("score"), "one reward for a batch", 4, ONE.format("[score]")),
+        (DPO.format("data.column_names"), "column missing", 3, DPO.format("['text']")),
+    ],
+)  # fmt: skip
+def test_what_a_trainer_is_given_and_cannot_use(code, kind, line, right):
+    assert uses(code) == [(kind, line)]
+    assert uses(right) == []
+
+
+def test_a_call_over_lines_that_rebinds_its_model_is_followed_to_an_end():
+    assert uses("model = get_peft_model(\n    model,\n    LoraConfig(),\n)\n" + TRAIN.format("")) == []
+
+
+def test_padding_of_a_tokenizer_without_its_token():
+    code = (
+        "from transformers import AutoTokenizer\ntok = AutoTokenizer.from_pretrained('openai-community/gpt2')\n"
+        "tok(text, padding=True)\n"
+    )
+    padded = code.replace("tok(", "tok.pad_token = tok.eos_token\ntok(")
+
+    assert [use.kind for use in data_uses(ast.parse(code), code)] == ["padding without a token"]
+    assert list(data_uses(ast.parse(padded), padded)) == []
+
+
+def test_forms_of_data_sets_lack_these_methods():
+    forms = {
+        "splits": datasets.DatasetDict,
+        "stream": datasets.IterableDataset,
+        "streamed splits": datasets.IterableDatasetDict,
+    }
+    assert [one for name, cls in forms.items() for one in LACKING[name] if hasattr(cls, one)] == []
+
+
 def train(data, **given):
     arguments = given.pop("arguments", {})
     args = transformers.TrainingArguments(use_cpu=True, report_to=[], num_train_epochs=1, output_dir="unused", **arguments)
@@ -92,6 +158,7 @@ def train(data, **given):
 
 
 ROWS = datasets.Dataset.from_list([{"input_ids": [1, 2, 3]}] * 2)
+LABELLED = ROWS.map(lambda row: {"labels": row["input_ids"]})
 
 
 @pytest.mark.parametrize(
@@ -100,6 +167,11 @@ ROWS = datasets.Dataset.from_list([{"input_ids": [1, 2, 3]}] * 2)
         (lambda: train(ROWS), ValueError, "did not return a loss"),
         (lambda: train(ROWS.to_iterable_dataset()), ValueError, "max_steps has to be specified"),
         (lambda: train(ROWS.rename_column("input_ids", "question"), data_collator=list), ValueError, "No columns in the data"),
+        (lambda: train(datasets.DatasetDict(train=ROWS)), KeyError, "select a split"),
+        (lambda: len(ROWS.to_iterable_dataset()), TypeError, "no len"),
+        (lambda: ROWS.to_iterable_dataset().map(len, num_proc=2), TypeError, "num_proc"),
+        (lambda: train(LABELLED, callbacks=[transformers.EarlyStoppingCallback()]), AssertionError, "metric_for_best_model"),
+        (lambda: train(LABELLED, compute_loss_func=lambda outputs, *_, **more: outputs.loss), TypeError, "NoneType"),
         (lambda: ROWS.map(lambda rows: {"text": f"{rows['input_ids']}"}, batched=True), TypeError, "batched=True"),
         (lambda: ROWS.map(lambda rows: rows["input_ids"] + "</s>", batched=True), TypeError, "concatenate list"),
     ],
@@ -115,3 +187,21 @@ def test_a_best_metric_that_no_evaluation_returns_ends_the_training(tmp_path):
     args = transformers.TrainingArguments(str(tmp_path), use_cpu=True, report_to=[], num_train_epochs=1, **best)
     with pytest.raises(KeyError, match="eval_f1"):
         transformers.Trainer(model=tiny.load(kind="none"), args=args, train_dataset=data, eval_dataset=data).train()
+
+
+def test_rows_that_differ_in_length_and_labels_that_are_decoded_with_their_marks():
+    map_, train_ = "data = data.map(lambda row: tokenizer(row['label']))\n", "Trainer(model=m, args=TrainingArguments('o'){})\n"
+    rows = map_ + train_.format(", train_dataset=data")
+    metrics = "def metrics(pair):\n    scores, labels = pair\n    return score(tokenizer.batch_decode({}))\n" + train_.format(
+        ", eval_dataset=data, data_collator=collate, compute_metrics=metrics"
+    )
+    code = (
+        "from transformers import DataCollatorForSeq2Seq\ncollate = DataCollatorForSeq2Seq(tokenizer)\n"
+        + metrics
+        + ".evaluate()"
+    )
+
+    assert uses(rows) == [("rows of unequal length", 2)]
+    assert uses(rows.replace("['label'])", "['label'], padding=True)")) == []
+    assert uses(code.format("labels").replace("\n.evaluate", ".evaluate")) == [("ignored labels decoded", 5)]
+    assert uses(code.format("clean(labels)").replace("\n.evaluate", ".evaluate")) == []
