@@ -168,7 +168,7 @@ def _stand_ins(record: Record) -> None:
     devices.install(record)
     import transformers  # after the functions that it imports by name are replaced
 
-    from kbitlint.rehearsal import (
+    from kbitlint.rehearsal import (  # see above
         adapters,
         data,
         evaluation,
@@ -179,7 +179,7 @@ def _stand_ins(record: Record) -> None:
         saving,
         trainers,
         words,
-    )  # see above
+    )
 
     models.install(record, transformers)
     words.install(record, transformers)

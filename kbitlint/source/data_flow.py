@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
     from kbitlint.source.bindings import Def
 
-_PLAIN = ("transformers.Trainer", "transformers.Seq2SeqTrainer")
-_ONLINE = ("trl.GRPOTrainer", "trl.RLOOTrainer")
+_PLAIN, _ONLINE = ("transformers.Trainer", "transformers.Seq2SeqTrainer"), ("trl.GRPOTrainer", "trl.RLOOTrainer")
 #: checkpoints whose config has no ``pad_token_id``
 _PADLESS = re.compile(r"(meta-llama/(Meta-)?Llama-3|mistralai/Mistral-7B|Qwen/Qwen2|openai-community/gpt2|gpt2)")
 #: columns that no model's forward takes

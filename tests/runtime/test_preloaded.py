@@ -75,7 +75,7 @@ def test_it_ends_as_a_new_one(monkeypatch, code, number, last):
 def test_it_is_forked_unless_it_reads_other_settings_at_its_start(monkeypatch):
     words = ["-c", "import sys; print('torch' in sys.modules)"]
     found = [
-        ended(monkeypatch, preloaded.Popen, [*flags, *words], env={**os.environ, **further})[1]
+        ended(monkeypatch, preloaded.Popen, [*flags, *words], env={**preloaded.Popen.environment, **further})[1]
         for flags, further in (([], {}), ([], {"HF_HOME": "x"}), (["-OO"], {}), ([], {"PYTHONHASHSEED": "1"}))
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from typing import TYPE_CHECKING
 
@@ -138,10 +139,14 @@ def broken(call: Call, versions: Mapping[str, str], model: ModelState | None = N
     subject = Subject(call, DEFAULTS, model)
     own = call.callee.partition(".")[0] if "." in call.callee else "peft"  # a method that both libraries name alike
     for library in (own, "transformers") if own == "trl" else (own,):  # TRL's classes extend those of transformers
-        for row in rows_of(library):
-            if not row.concerns(call.callee) or not (row.unset or _touches(call, row.when)):
+        for row in _rows_about(library, call.callee, versions.get(library, "")):
+            if not (row.unset or _touches(call, row.when)) or (row.python and call.style is not Style.CALL):
                 continue
-            if row.python and call.style is not Style.CALL:
-                continue
-            if row.holds_for(versions.get(library, "")) and truth(row.when, subject):
+            if truth(row.when, subject):
                 yield row
+
+
+@functools.lru_cache(maxsize=1_024)
+def _rows_about(library: str, callee: str, version: str) -> tuple[Contract, ...]:
+    """Return the rows about a function or class that hold for a version; a file calls the same few often."""
+    return tuple(row for row in rows_of(library) if row.concerns(callee) and row.holds_for(version))
