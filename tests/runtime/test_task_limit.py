@@ -12,9 +12,13 @@ FORKS = """
 import os, resource, signal  # before the change of user, who may not read the libraries
 from kbitlint.runtime.task_limit import limit_tasks
 if os.getuid() == 0:
-    os.setgroups([])
-    os.setresgid(USER, USER, USER)
-    os.setresuid(USER, USER, USER)
+    try:
+        os.setgroups([])
+        os.setresgid(USER, USER, USER)
+        os.setresuid(USER, USER, USER)
+    except OSError:  # a container that maps no other user
+        print("superuser")
+        raise SystemExit
 limit_tasks(8)
 children = []
 try:
@@ -37,6 +41,8 @@ def test_a_process_that_forks_without_an_end_is_stopped_by_the_kernel():
     done = subprocess.run(
         [sys.executable, "-c", FORKS.replace("USER", alone)], capture_output=True, text=True, check=True, timeout=60
     )
+    if done.stdout == "superuser\n":
+        pytest.skip("the superuser here can become no other user, and the kernel limits all others")
     if os.getuid() == 0:
         assert done.stdout == "8\n"
     else:  # other processes of the user may end or begin meanwhile
