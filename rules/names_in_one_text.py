@@ -82,9 +82,7 @@ class NamesInOneText(Rule):
                 continue
             argument, text = arguments[span], str(next(iter(values)))
             names = [name for name in _SEPARATORS.split(text) if name]
-            written = source.code_of(argument.span)[:1] in ("'", '"') and source.own_text.startswith(
-                source.code_of(argument.span), argument.span.start
-            )
+            written = source.code_of(argument.span)[:1] in ("'", '"') and argument.span.end <= len(source.own_text)
             listed = "[" + ", ".join(f'"{name}"' for name in names) + "]"
             edits = source.replace(argument.span, listed) if written and len(values) == 1 else ()
             yield self.violation(

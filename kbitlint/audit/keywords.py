@@ -48,12 +48,11 @@ class Keywords(TypedDict, total=False):
     probe_seq: int | None
 
 
-class MemoryKeywords(Keywords, total=False):
-    """The options of ``kbitlint.memory``, which documents each."""
+class StepKeywords(Keywords, total=False):
+    """The options of a measured step."""
 
     lora: str | None
     optimizer: str | None
-    every: int
     batch: int | None
     seq_len: int | None
     loss: str | None
@@ -62,24 +61,20 @@ class MemoryKeywords(Keywords, total=False):
     gpus: int | None
     strategy: str | None
     offload: bool
+
+
+class MemoryKeywords(StepKeywords, total=False):
+    """The options of ``kbitlint.memory``, which documents each."""
+
+    every: int
     told: Callable[[str], None] | None
 
 
-class FitKeywords(Keywords, total=False):
+class FitKeywords(StepKeywords, total=False):
     """The options of ``kbitlint.fit``, which documents each."""
 
     gpu: Required[str]
     checkpointing: str | None
-    lora: str | None
-    optimizer: str | None
-    batch: int | None
-    seq_len: int | None
-    loss: str | None
-    accumulation: int | None
-    attention: str | None
-    gpus: int | None
-    strategy: str | None
-    offload: bool
     writable: frozenset[tuple[Owner, str]] | None
 
 

@@ -41,17 +41,18 @@ def local_only() -> dict[str, bool]:
 
     if constants.HF_HUB_OFFLINE is True or _has_proxy():
         return {}
-    return {"local_files_only": True} if _Unreached() else {}
+    return {"local_files_only": True} if _is_unreached() else {}
 
 
 def _has_proxy() -> bool:
     return bool({"http", "https", "all"} & urllib.request.getproxies().keys())
 
 
-def _endpoint() -> str:
+def _is_unreached() -> bool:
+    """Return whether the Hub takes no connection from here."""
     from huggingface_hub import constants  # an optional dependency
 
-    return str(constants.ENDPOINT)
+    return not _takes_connections(str(constants.ENDPOINT), int(time.monotonic() / _HOLDS))
 
 
 class _Unreached:
@@ -61,11 +62,9 @@ class _Unreached:
     """
 
     def __bool__(self) -> bool:
-        """Return whether the Hub takes no connection; False for a reader outside huggingface_hub and kbitlint."""
+        """Return whether the Hub takes no connection; False for a reader outside huggingface_hub."""
         reader = str(sys._getframe(1).f_globals.get("__name__"))  # noqa: SLF001  # the reader decides whether a request follows
-        if not reader.startswith(("huggingface_hub.", "kbitlint.")):
-            return False
-        return not _takes_connections(_endpoint(), int(time.monotonic() / _HOLDS))
+        return reader.startswith("huggingface_hub.") and _is_unreached()
 
 
 @contextmanager

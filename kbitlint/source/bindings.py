@@ -7,7 +7,7 @@ from dataclasses import field
 from typing import TYPE_CHECKING
 
 from kbitlint.lazy_dataclass import dataclass
-from kbitlint.source.nodes import children
+from kbitlint.source.nodes import children, last_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,7 +166,7 @@ def keyword(call: ast.Call, name: str) -> ast.expr | None:
 
 def last(call: ast.Call) -> str:
     """Return the last part of the name of the function that is called."""
-    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    return last_name(call.func)
 
 
 def is_open(call: ast.Call) -> bool:

@@ -13,13 +13,13 @@ from kbitlint.source.data_sets import set_uses
 from kbitlint.source.mapped_functions import TEXT_METHODS, batched, encodings
 from kbitlint.source.pad_tokens import unpadded
 from kbitlint.source.trainer_functions import trainer_uses
+from kbitlint.upstream.data_contracts import ONLINE, PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.source.bindings import Def
 
-_PLAIN, _ONLINE = ("transformers.Trainer", "transformers.Seq2SeqTrainer"), ("trl.GRPOTrainer", "trl.RLOOTrainer")
 #: checkpoints whose config has no ``pad_token_id``
 _PADLESS = re.compile(r"(meta-llama/(Meta-)?Llama-3|mistralai/Mistral-7B|Qwen/Qwen2|openai-community/gpt2|gpt2)")
 #: columns that no model's forward takes
@@ -67,7 +67,7 @@ class _Trainer:
         if is_open(self._call):
             return
         yield from self._streamed()
-        if self._name in _PLAIN:
+        if self._name in PLAIN:
             yield from self._removed_columns()
             yield from self._unlabelled()
             yield from self._unknown_metric()
@@ -75,7 +75,7 @@ class _Trainer:
         if self._name == "trl.SFTTrainer" and "unsloth" not in self._text:
             yield from self._formatted()
             yield from self._unmarked_template()
-        if self._name in _ONLINE:
+        if self._name in ONLINE:
             yield from self._rewards()
 
     def _maps(self) -> list[tuple[ast.Call, Def]]:
@@ -237,7 +237,7 @@ def _misread(function: Def, ones: set[str], form: str) -> Iterator[DataUse]:
 
 def _labels(names: Bindings, text: str) -> Iterator[DataUse]:
     """Yield labels that padding takes part in, and labels that are shifted before the model shifts them."""
-    trainers = [call for call in names.calls if names.full(call.func) in _PLAIN]
+    trainers = [call for call in names.calls if names.full(call.func) in PLAIN]
     masks = "-100" in text or "ignore_index" in text or not trainers or not all(_keeps(names, one) for one in trainers)
     gives = bool(trainers) or any(keyword(call, "labels") is not None for call in names.calls)
     own = "cross_entropy" in text.lower() or "crossentropy" in text.lower() or "def forward" in text

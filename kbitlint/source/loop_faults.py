@@ -6,7 +6,7 @@ import ast
 from typing import TYPE_CHECKING, NamedTuple
 
 from kbitlint.facts.own_loops import Act, LoopFault, Oversight
-from kbitlint.source.nodes import children, walk
+from kbitlint.source.nodes import children, last_name, walk
 from kbitlint.source.own_loops import own_loops, turns_off
 
 if TYPE_CHECKING:
@@ -48,11 +48,7 @@ def _made(module: ast.Module, name: str) -> dict[str, list[ast.expr]]:
 
 
 def _calls(node: ast.AST, *names: str) -> bool:
-    return isinstance(node, ast.Call) and _last(node.func) in names
-
-
-def _last(function: ast.expr) -> str:
-    return function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
+    return isinstance(node, ast.Call) and last_name(node.func) in names
 
 
 def _owner(node: ast.Call) -> str:
@@ -83,14 +79,14 @@ def _scaled_clips(module: ast.Module) -> Iterator[LoopFault]:
             function = at.call.func
             if not isinstance(function, (ast.Attribute, ast.Name)):
                 continue
-            if _last(function) == "backward" and isinstance(function, ast.Attribute) and _calls(function.value, "scale"):
+            if last_name(function) == "backward" and isinstance(function, ast.Attribute) and _calls(function.value, "scale"):
                 scaler = _owner(function.value)  # type: ignore[arg-type]  # a call, as _calls has found
                 behind, clip = ((scaler, at) if scaler in scalers else None), None
             elif behind is not None and _clips(at.call) and at.branches[: len(behind[1].branches)] == behind[1].branches:
                 clip = at
-            elif clip is not None and behind is not None and _last(function) == "step" and _owner(at.call) == behind[0]:
+            elif clip is not None and behind is not None and last_name(function) == "step" and _owner(at.call) == behind[0]:
                 if at.branches[: len(clip.branches)] == clip.branches:
-                    yield LoopFault(Oversight.SCALED_CLIP, clip.call.lineno, _last(clip.call.func), behind[0])
+                    yield LoopFault(Oversight.SCALED_CLIP, clip.call.lineno, last_name(clip.call.func), behind[0])
                 behind = clip = None
 
 
@@ -108,7 +104,7 @@ def _scales(value: ast.expr) -> bool:
 def _clips(call: ast.Call) -> bool:
     """Return whether a call is torch's clip, with a limit that is not scaled too."""
     known = isinstance(call.func, ast.Name) or _owner(call).endswith("utils")
-    return known and _last(call.func) in _CLIPS and "scale" not in ast.unparse(call)
+    return known and last_name(call.func) in _CLIPS and "scale" not in ast.unparse(call)
 
 
 def _unaccumulated(module: ast.Module) -> Iterator[LoopFault]:
@@ -119,7 +115,7 @@ def _unaccumulated(module: ast.Module) -> Iterator[LoopFault]:
         acts = [one.act for one in loop.acts]
         if not loop.certain or Act.STEP not in acts or acts.count(Act.BACKWARD) != 1 or loop.line not in rounds:
             continue
-        owners = {_owner(at.call) for at in _placed(rounds[loop.line]) if _last(at.call.func) == "backward"}
+        owners = {_owner(at.call) for at in _placed(rounds[loop.line]) if last_name(at.call.func) == "backward"}
         for name in owners & made.keys():
             step = next(one for one in loop.acts if one.act is Act.STEP)
             yield LoopFault(Oversight.NO_ACCUMULATION, made[name].lineno, f"{step.name}.step", name)
@@ -133,7 +129,7 @@ def _kept_graphs(module: ast.Module) -> Iterator[LoopFault]:
         and _runs_own(module, node)
         for node in walk(module)
     )
-    trained = {_owner(node) for node in walk(module) if isinstance(node, ast.Call) and _last(node.func) == "train"}
+    trained = {_owner(node) for node in walk(module) if isinstance(node, ast.Call) and last_name(node.func) == "train"}
     if wrapped:
         return
     for body in _blocks(module):
@@ -141,7 +137,7 @@ def _kept_graphs(module: ast.Module) -> Iterator[LoopFault]:
         for statement in body:
             if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
                 name = _owner(statement.value)
-                mode = _last(statement.value.func)
+                mode = last_name(statement.value.func)
                 asleep = asleep | {name} if mode == "eval" else asleep - {name} if mode == "train" else asleep
             elif isinstance(statement, (ast.For, ast.AsyncFor)):
                 yield from _sums(statement, asleep & trained)
@@ -149,7 +145,7 @@ def _kept_graphs(module: ast.Module) -> Iterator[LoopFault]:
 
 def _runs_own(module: ast.Module, block: ast.With | ast.AsyncWith) -> bool:
     own = {node.name for node in walk(module) if isinstance(node, _FUNCTIONS)}
-    return any(isinstance(node, ast.Call) and _last(node.func) in own for node in walk(block))
+    return any(isinstance(node, ast.Call) and last_name(node.func) in own for node in walk(block))
 
 
 def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:

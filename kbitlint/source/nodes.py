@@ -38,3 +38,8 @@ def walk(node: ast.AST) -> Iterator[ast.AST]:
     for one in todo:
         yield one
         todo += children(one)
+
+
+def last_name(function: ast.AST) -> str:
+    """Return the last part of the name that an expression is: ``map`` of ``data.map``; empty if it is none."""
+    return function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""

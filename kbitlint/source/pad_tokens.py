@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.data_flow import DataUse
 from kbitlint.source.bindings import is_constant, is_open, keyword, last, returned
+from kbitlint.upstream.data_contracts import PLAIN
 from kbitlint.upstream.special_tokens import lacks_pad
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
     from kbitlint.source.bindings import Bindings
 
-_PLAIN = ("transformers.Trainer", "transformers.Seq2SeqTrainer")
 _COLLATORS = frozenset(("DataCollatorWithPadding", "DataCollatorForLanguageModeling", "DataCollatorForSeq2Seq"))
 #: words of code that may set a padding token
 _SETTERS = ("pad_token", "add_special_tokens", "add_tokens", "chat_format", "get_chat_template", "unsloth", "setattr(", "trl")
@@ -45,12 +45,12 @@ def unpadded(names: Bindings, text: str) -> Iterator[DataUse]:
     labelled = "label" in text or "ForCausalLM" not in text  # rows without labels are refused before
     if labelled and not any(one in text for one in _LEVELLERS):
         for call in names.calls:
-            if names.full(call.func) in _PLAIN and not is_open(call):
+            if names.full(call.func) in PLAIN and not is_open(call):
                 yield from _unequal(names, call)
 
 
 def _asked(names: Bindings, call: ast.Call) -> Iterator[DataUse]:
-    given = keyword(call, "data_collator") if names.full(call.func) in _PLAIN else None
+    given = keyword(call, "data_collator") if names.full(call.func) in PLAIN else None
     if given is not None:
         made, _ = names.value(given)
         if isinstance(made, ast.Call) and last(made) in _COLLATORS:

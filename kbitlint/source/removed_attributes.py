@@ -6,8 +6,9 @@ import ast
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.own_modules import AttributeUse
+from kbitlint.source.bindings import last
 from kbitlint.source.nodes import walk
-from kbitlint.source.scoped_names import Names, last_name, name_of, scopes
+from kbitlint.source.scoped_names import Names, name_of, scopes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -46,7 +47,7 @@ def _made(value: ast.expr | None, full: Mapping[str, str]) -> str:
     """Return the class that a call makes an object of: ``transformers.Trainer``; empty if it is not known."""
     if not isinstance(value, ast.Call) or any(one.arg in (None, "trust_remote_code") for one in value.keywords):
         return ""
-    name, of_class = ast.unparse(value.func), last_name(value) == "from_pretrained"
+    name, of_class = ast.unparse(value.func), last(value) == "from_pretrained"
     first, _, rest = name.partition(".")
     parts = (full.get(first, "") + ("." + rest if rest else "")).split(".")
     if parts[0] not in ("transformers", "trl") or (len(parts) > 2 + of_class and parts[1] != "trainer"):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.own_modules import StateUse
 from kbitlint.lazy_dataclass import dataclass
-from kbitlint.source.scoped_names import Names, last_name, name_of, scopes
+from kbitlint.source.bindings import last
+from kbitlint.source.scoped_names import Names, name_of, scopes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,11 +42,7 @@ class _States(Names):
         if isinstance(model, ast.Attribute) and model.attr in ("module", "_orig_mod"):
             return "" if isinstance(model.value, ast.Name) else None
         if isinstance(model, ast.Call):
-            return (
-                _WRAPPERS.get(last_name(model), "")
-                if last_name(model) in (*_WRAPPERS, "get_peft_model", "unwrap_model")
-                else None
-            )
+            return _WRAPPERS.get(last(model), "") if last(model) in (*_WRAPPERS, "get_peft_model", "unwrap_model") else None
         bound = self.bound.get(name_of(model))
         if bound is None:
             return None if self.outer is None else self.outer.prefix(model, 10**9)
@@ -54,17 +51,17 @@ class _States(Names):
             return None
         found = before[-1][1]
         own = {"get_peft_model", "prepare_model_for_kbit_training", "from_pretrained"}
-        if not isinstance(found, ast.Call) or last_name(found) not in own | _WRAPPERS.keys():
+        if not isinstance(found, ast.Call) or last(found) not in own | _WRAPPERS.keys():
             return None
-        if last_name(found) == "from_pretrained" or not found.args or len(before) == 1:
-            return _WRAPPERS.get(last_name(found), "")
+        if last(found) == "from_pretrained" or not found.args or len(before) == 1:
+            return _WRAPPERS.get(last(found), "")
         inner = self.prefix(found.args[0], before[-1][0])
-        return None if inner is None else _WRAPPERS.get(last_name(found), "") + inner
+        return None if inner is None else _WRAPPERS.get(last(found), "") + inner
 
     def made(self, state: ast.expr, line: int) -> str | None:
         """Return how the names of a state dict are made: ``adapter`` or the prefix of a model; None if it is not known."""
         state = self.value(state)
-        if isinstance(state, ast.Call) and last_name(state) == "get_peft_model_state_dict":
+        if isinstance(state, ast.Call) and last(state) == "get_peft_model_state_dict":
             return _ADAPTER if len(state.args) == 1 and not state.keywords else None
         if isinstance(state, ast.Call) and isinstance(state.func, ast.Attribute) and state.func.attr == "state_dict":
             return None if state.args or state.keywords else self.prefix(state.func.value, line)
@@ -88,7 +85,7 @@ class _States(Names):
         state, key = self.value(state), ""
         if isinstance(state, ast.Subscript) and isinstance(state.slice, ast.Constant):
             key, state = str(state.slice.value), self.value(state.value)
-        if isinstance(state, ast.Call) and last_name(state) in _LOADED and state.args:
+        if isinstance(state, ast.Call) and last(state) in _LOADED and state.args:
             return self.file(state.args[0], key)
         return None
 
@@ -100,9 +97,9 @@ def state_uses(module: ast.Module) -> Iterator[StateUse]:
     alone, wrapped = True, 0
     for names in every:
         for call in names.calls:
-            wrapped += last_name(call) in _WRAPPERS
-            alone = alone and not last_name(call).endswith(_OTHER_SAVES)
-            if last_name(call) in _SAVED and len(call.args) > 1:
+            wrapped += last(call) in _WRAPPERS
+            alone = alone and not last(call).endswith(_OTHER_SAVES)
+            if last(call) in _SAVED and len(call.args) > 1:
                 for key, state in _parts(call.args[0], names):
                     saved.setdefault(names.file(call.args[1], key), set()).add(names.made(state, call.lineno))
     if not saved:
@@ -131,16 +128,16 @@ def _parts(state: ast.expr, names: _States) -> list[tuple[str, ast.expr]]:
 
 def _state_of(call: ast.Call, names: _States) -> _File | None:
     """Return the place of the state dict that a call loads into a model; None if it loads none."""
-    if last_name(call) == "load_state_dict" and isinstance(call.func, ast.Attribute) and call.args:
+    if last(call) == "load_state_dict" and isinstance(call.func, ast.Attribute) and call.args:
         return names.loaded(call.args[0])
-    if last_name(call) == "set_peft_model_state_dict" and len(call.args) > 1:
+    if last(call) == "set_peft_model_state_dict" and len(call.args) > 1:
         return names.loaded(call.args[1])
     return None
 
 
 def _use(call: ast.Call, names: _States, made: str, wrapped: int) -> StateUse | None:
     """Return the load if no name matches; None if one does. ``wrapped`` counts the wrappers of the script."""
-    function = last_name(call)
+    function = last(call)
     if function == "set_peft_model_state_dict":
         own = names.prefix(call.args[0], call.lineno)
         if made in (_ADAPTER, "", own) or (own is None and wrapped > 1):

@@ -109,8 +109,3 @@ def scopes(module: ast.Module, kind: type[_N]) -> list[_N]:
 def name_of(node: ast.expr) -> str:
     """Return the name that an expression is; empty if it is none."""
     return node.id if isinstance(node, ast.Name) else ""
-
-
-def last_name(call: ast.Call) -> str:
-    """Return the last part of the name of a called function."""
-    return call.func.attr if isinstance(call.func, ast.Attribute) else name_of(call.func)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kbitlint.facts.data_flow import DataUse
 from kbitlint.source.bindings import is_constant, is_open, keyword, last, returned
 from kbitlint.source.data_sets import columns, form
+from kbitlint.upstream.data_contracts import ONLINE, PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +21,6 @@ _COLUMNS = {
     "trl.RewardTrainer": (("chosen", "rejected"),),
     "trl.KTOTrainer": (("completion", "label"), ("chosen", "rejected")),
 }
-_PLAIN = ("transformers.Trainer", "transformers.Seq2SeqTrainer")
 _EVALUATES = ("eval_strategy", "evaluation_strategy", ".evaluate(")
 #: words of code that puts something in the place of -100, or whose rows need no padding
 _LEVELLED = ("-100", "label_pad", "ignore_index", "'max_length'", '"max_length"', "block_size", "group_texts", "patch")
@@ -45,7 +45,7 @@ def trainer_uses(names: Bindings, call: ast.Call, text: str) -> Iterator[DataUse
     yield from _stopped(names, call, text)
     yield from _lost(names, call, text)
     yield from _decoded(names, call, text)
-    if name in ("trl.GRPOTrainer", "trl.RLOOTrainer"):
+    if name in ONLINE:
         yield from _numbers(names, call)
 
 
@@ -77,7 +77,7 @@ def _stopped(names: Bindings, call: ast.Call, text: str) -> Iterator[DataUse]:
 def _lost(names: Bindings, call: ast.Call, text: str) -> Iterator[DataUse]:
     """Yield a ``compute_loss_func`` that returns the loss of a model that was called without labels."""
     function = names.function(keyword(call, "compute_loss_func"))
-    if names.full(call.func) not in _PLAIN or function is None or not function.args.args or "def forward" in text:
+    if names.full(call.func) not in PLAIN or function is None or not function.args.args or "def forward" in text:
         return
     if "ForCausalLM" not in text and "ForSequenceClassification" not in text:
         return

@@ -10,6 +10,11 @@ from kbitlint.upstream.versions import number
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+#: the trainers of transformers, whose collator is the default one unless they get another or a tokenizer
+PLAIN = ("transformers.Trainer", "transformers.Seq2SeqTrainer")
+#: the trainers of TRL that ask reward functions for rewards
+ONLINE = ("trl.GRPOTrainer", "trl.RLOOTrainer")
+
 
 @dataclass(frozen=True, slots=True)
 class DataContract:
