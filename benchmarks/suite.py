@@ -54,6 +54,7 @@ PROMISES = {
         *("test_expert_scripts", "test_checkpoint_families", "test_imported_files", "test_trl_versions", "test_source_folder"),
         *(
             "test_launches",
+            "test_loaded_values",
             "test_own_loops",
             "test_data_flow",
             "test_snapshots",
