@@ -22,8 +22,8 @@ from kbitlint.registry import all_rules
 from kbitlint.upstream.messages import Verdict, found_in, messages
 
 LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
-#: libraries without Python code that raises: their messages are provoked, or need a GPU
-NATIVE = ("flash-attn", "safetensors")
+#: what else people's tracebacks end in: these messages are provoked, or need a GPU
+NATIVE = ("datasets", "flash-attn", "python", "safetensors")
 #: what only a GPU, or torch's C++ on several ranks, says
 UNSEEN = {
     "CUDA out of memory",
@@ -41,6 +41,11 @@ UNSEEN = {
     "MPS backend out of memory",
     "FlashAttention only supports Ampere GPUs or newer",
     "only support fp16 and bf16 data type",
+    "Was asked to gather along dimension 0",
+    "Tensors must be contiguous",
+    "is killed by signal",
+    "address already in use",
+    "NCCL error in",
 }
 #: what earlier versions say, which people still have: the version, and a thread that holds the message
 OLDER = {
@@ -62,6 +67,8 @@ OLDER = {
     "object has no attribute 'optimizer'": "trl 0.14, huggingface/trl#2782",
     "This instance will be ignored in loss calculation": "trl 0.19",
     "Flash Attention 2 only supports": "transformers 4.50",
+    "has no attribute 'ds_id'": "deepspeed 0.14",
+    "does not exist or is not currently imported": "transformers 4.57",
     "Mismatch between tokenized prompt and the start of tokenized prompt+completion": "trl 0.24",
 }
 
@@ -321,6 +328,30 @@ def anomaly():
         (grad() * 0).sqrt().sum().backward()
 
 
+def out_of_half():
+    torch.ones(2, dtype=torch.float16).masked_fill(torch.ones(2, dtype=torch.bool), -1e9)
+
+
+def into_half():
+    torch.zeros(2, dtype=torch.float16)[torch.tensor([0])] = torch.ones(1)
+
+
+def no_row():
+    from datasets import Dataset
+
+    Dataset.from_dict({"text": []})[1]
+
+
+def absent():
+    import flash_attn_of_nobody  # noqa: F401
+
+
+def absent_metadata():
+    from importlib.metadata import version
+
+    version("flash-attn-of-nobody")
+
+
 def unknown_type():
     from transformers import AutoConfig
 
@@ -410,6 +441,14 @@ PROVOCATIONS = {
     "does not support * checkpointing": unchecked_class,
     "`gradient_checkpointing_enable`": lambda: tiny.load(kind="none").gradient_checkpointing_enable(),
     "`loss_type=": unknown_loss,
+    "to match target batch_size": lambda: nn.functional.cross_entropy(torch.ones(2, 3), torch.ones(3, dtype=torch.long)),
+    "One of the differentiated": lambda: torch.autograd.grad(grad().sum(), torch.ones(1)),
+    "Index put requires": into_half,
+    "cannot be converted to type": out_of_half,
+    "object has no attribute 'peft_config'": lambda: nn.Linear(2, 2).peft_config,
+    "out of bounds for size 0": no_row,
+    "No package metadata": absent_metadata,
+    "No module named": absent,
     "returned nan values in its": anomaly,
     "with shape torch.Size([0])": lambda: nn.Linear(2, 2).load_state_dict({"weight": torch.ones(0)}, strict=False),
     "Unexpected key(s)": lambda: nn.Linear(2, 2).load_state_dict({"module.weight": torch.ones(2, 2)}),
