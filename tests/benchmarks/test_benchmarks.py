@@ -281,7 +281,7 @@ def test_a_test_that_is_skipped_shows_nothing(tmp_path):
         '<testsuites><testsuite><testcase classname="tests.jobs.test_jobs" name="a"/>'
         '<testcase classname="tests.jobs.test_jobs" name="b"><skipped/></testcase>'
         '<testcase classname="tests.jobs.test_jobs" name="d"><skipped message="of transformers 4"/></testcase>'
-        '<testcase classname="tests.output.test_page" name="c"><failure/></testcase></testsuite></testsuites>'
+        '<testcase classname="tests.output.test_page_in_browser" name="c"><failure/></testcase></testsuite></testsuites>'
     )
     told = {goal.what: (goal.value, goal.of) for goal in suite.goals(tmp_path / "report.xml")}
 

@@ -59,7 +59,6 @@ def test_verbose_shows_where_an_error_of_its_own_was_raised(run, tmp_path, monke
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("part", ["_outputs", "_names", "_dead"])
 def test_each_fault_of_the_benchmark_ends_with_its_code(tmp_path, part):
     for name, text in (("t.py", reach.SCRIPT.read_text()), ("clean.py", "x = 1\n")):
@@ -80,8 +79,8 @@ def heeded():
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("heeded")
+@pytest.mark.slow
 def test_ctrl_c_at_any_moment_is_130_and_one_line(tmp_path):
     (tmp_path / "clean.py").write_text("x = 1\n")
     (tmp_path / "f.py").write_text("import time\ndef build():\n    time.sleep(600)\n")

@@ -272,7 +272,6 @@ def test_a_script_has_a_page_without_a_tree_and_without_memory(run, tmp_path):
     assert "train.py:2" in page.words
 
 
-@pytest.mark.slow
 def test_only_the_page_imports_its_template_engine(tmp_path):
     (tmp_path / "train.py").write_text("x = 1\n")
     code = (
