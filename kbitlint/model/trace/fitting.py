@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kbitlint.model.batch import loss_of
+from kbitlint.model.batch import called, loss_of
 from kbitlint.model.inputs.fitting import fitted_plan
+from kbitlint.model.inputs.lazy_input import settling
 from kbitlint.model.isolation import seeded
 from kbitlint.model.trace.dtype_errors import is_about_dtypes
 from kbitlint.model.trace.function_mode import weightless
@@ -60,8 +61,8 @@ def plan_for(model: nn.Module, device: str, batch: int = 2, seq_len: int = 16) -
             ledger.refusals.clear()
             ledger.compared.clear()
             try:
-                with torch.no_grad(), guard.watching(), without_leftovers(twin), weightless(ledger):
-                    loss_of(twin(**without_contents(made)))
+                with torch.no_grad(), guard.watching(), without_leftovers(twin), weightless(ledger), settling():
+                    loss_of(called(twin, without_contents(made)))
             except Exception as error:  # noqa: BLE001  # the error is the answer
                 return None if is_no_matter_of_the_batch(error) else error
             return next(map(_raised, filter(mixes_integers, ledger.refusals.values())), None)
