@@ -9,6 +9,7 @@ import itertools
 import re
 from typing import TYPE_CHECKING
 
+from kbitlint.model.inputs.agreement import agreeing, counted, stretched
 from kbitlint.model.inputs.announced import announcing
 from kbitlint.model.inputs.entries import entry_of, undocumented
 from kbitlint.model.inputs.tensors import shape_of
@@ -135,20 +136,11 @@ def _shape(text: str) -> Shape:
     return tuple(int(number) for number in re.findall(r"\d+", text))
 
 
-#: Messages about a last dimension: of a product on the CPU and on meta, and of a norm.
-_LAST = (
-    re.compile(r"multiplied \(\d+x(?P<had>\d+) and (?P<wanted>\d+)x\d+\)"),
-    re.compile(r"reduction dim, but got \[[\d, ]*?(?P<had>\d+)\] X \[[\d, ]*?(?P<wanted>\d+), \d+\]"),
-    re.compile(r"normalized_shape=\[(?P<wanted>\d+)\].*?size ?(?:torch.Size)?\(?\[[\d, ]*?(?P<had>\d+)\]"),
-)
-
-
 def _last_dimension(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
     """A linear layer or a norm expects another last dimension."""
-    found = next((match for pattern in _LAST if (match := pattern.search(failure.message))), None)
-    if found is None:
+    if failure.widths is None:
         return
-    had, wanted = int(found["had"]), int(found["wanted"])
+    had, wanted = failure.widths
     for name in batch.floats:
         shape = batch.shapes[name]
         if len(shape) == 3 and shape[-1] == wanted and shape[-2] * shape[-1] == had:  # code flattens all but the samples
@@ -162,49 +154,6 @@ def _last_dimension(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan
         rows = batch.dimensions.patches() if name.startswith("pixel") else 16
         yield plan.changed(shapes={name: (shape[0], rows, wanted) if len(shape) > 2 else (shape[0], wanted)})
         yield plan.changed(shapes={name: (rows, wanted)})
-
-
-def _stretched(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
-    """A layer expects another last dimension than a part, a join or a flattening of an input has: change an input to match."""
-    found = next((match for pattern in _LAST if (match := pattern.search(failure.message))), None)
-    if found is None or batch.documented:
-        return
-    had, wanted = int(found["had"]), int(found["wanted"])
-    for name in batch.plain:
-        shape = batch.shapes[name]
-        if name in batch.floats and len(shape) > 1 and shape[-1] != had and shape[-1] + wanted - had > 0:
-            yield plan.changed(shapes={name: (*shape[:-1], shape[-1] + wanted - had)})
-        for axis in range(1, len(shape)):
-            size, rest = divmod(shape[axis] * wanted, had or 1)
-            if had and not rest and size != shape[axis]:
-                yield plan.changed(shapes={name: (*shape[:axis], size, *shape[axis + 1 :])})
-
-
-def _agreeing(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
-    """Two tensors meet whose sizes differ: give an input the size of the other one, or one dimension less."""
-    if batch.documented or not re.search(r"size|shape|broadcast|dimension|equal", failure.message):
-        return
-    named = [name for name in batch.plain if name.rpartition(".")[2] in failure.line]
-    numbers = [number for number in dict.fromkeys(failure.numbers) if number]
-    for name in dict.fromkeys([*named, *batch.plain]):
-        shape = batch.shapes[name]
-        if len(shape) > 1 and name in named:
-            yield plan.changed(shapes={name: (*shape[:1], *shape[2:])})
-        for axis in range(len(shape)):
-            others = [number for number in numbers if shape[axis] in numbers and number != shape[axis]]
-            yield from (plan.changed(shapes={name: (*shape[:axis], size, *shape[axis + 1 :])}) for size in others[:3])
-    for name in batch.plain:
-        if len(shape := batch.shapes[name]) > 1:
-            yield plan.changed(shapes={name: (*shape[:1], *shape[2:])})
-
-
-def _count(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
-    """``*inputs`` holds another number of inputs than the code unpacks or reads."""
-    found = re.search(r"expected (?:at least )?(\d+)", failure.message)
-    several = next((name for name in batch.shapes if name.startswith("*")), "").partition(".")[0]
-    if several and ("unpack" in failure.message or "out of range" in failure.message):
-        held = len([name for name in batch.shapes if name.startswith(several)])
-        yield plan.changed(counts={several: int(found[1]) if found else held + 1})
 
 
 def _channels(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
@@ -330,10 +279,10 @@ _RULES: tuple[Callable[[Failure, Plan, Batch], Iterator[Plan]], ...] = (
     _targets,
     _numbers,
     _last_dimension,
-    _stretched,
+    stretched,
     _channels,
-    _count,
-    _agreeing,
+    counted,
+    agreeing,
     _rank,
     _multiple,
     _grow,

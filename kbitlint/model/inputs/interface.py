@@ -99,7 +99,9 @@ def interface_of(base: Any, given: Collection[str] = ()) -> dict[str, Argument]:
 
 def several_of(base: Any) -> str | None:
     """Return the name behind ``*`` in the signature of a model's forward, or None if it takes no further positions."""
-    return next((one.name for one in inspect.signature(base.forward).parameters.values() if one.kind is one.VAR_POSITIONAL), None)
+    return next(
+        (one.name for one in inspect.signature(base.forward).parameters.values() if one.kind is one.VAR_POSITIONAL), None
+    )
 
 
 def takes_any(base: Any) -> bool:

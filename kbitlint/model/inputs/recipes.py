@@ -119,4 +119,6 @@ def with_changes(path: str, recipe: Recipe, shapes: Mapping[str, Shape], kinds: 
         return Leaf(kind if kind in ("float", "long", "bool") else recipe.kind, shapes.get(path, recipe.shape), recipe.below)
     if isinstance(recipe, Number):
         return recipe
-    return Holder(recipe.kind, tuple((name, with_changes(f"{path}.{name}", item, shapes, kinds)) for name, item in recipe.items))
+    return Holder(
+        recipe.kind, tuple((name, with_changes(f"{path}.{name}", item, shapes, kinds)) for name, item in recipe.items)
+    )
