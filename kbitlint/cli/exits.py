@@ -30,7 +30,7 @@ class CommandLine(click.Group):
         if COMPLETE in os.environ:  # click prints what the shell asked for, and leaves
             return super().main(args, prog_name, *rest, **more)
         if not standalone_mode:
-            return super().main(args, prog_name, *rest, standalone_mode=False, **more)
+            return super().main(args, prog_name, *rest, **{**more, "standalone_mode": False})
         words = _expanded(sys.argv[1:]) if args is None else list(args)
         verbose = not {"--verbose", "-v"}.isdisjoint(words)
         with import_paths.closed_to(import_paths.reached_by(())):

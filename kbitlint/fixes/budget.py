@@ -123,12 +123,12 @@ def _measured(state: str, twin: Any, how: _How) -> StateMemory:
     rank = None if how.launch.strategy == "single" else Rank(how.launch, units_of(twin))
     first, known = not how.known, how.known.setdefault(mark_of(twin), {})
     meter = StepMeter(twin, known=known)
-    arguments: dict[str, Any] = {"rank": rank, "beside": how.beside.others}
+    others = how.beside.others
     if first and how.told is not None:
-        step = meter.measure(state, how.context, how.plan, modes=(ON,), **arguments).steps.get(ON)
+        step = meter.measure(state, how.context, how.plan, modes=(ON,), rank=rank, beside=others).steps.get(ON)
         if step is not None:
             how.told(f"{state}, {ON}: {size(step.peak)}, {size(on_card(step.peak))} on the card")
-    found = meter.measure(state, how.context, how.plan, **arguments)
+    found = meter.measure(state, how.context, how.plan, rank=rank, beside=others)
     return dataclasses.replace(found, phases=tuple(how.beside.phases(twin, how.context, how.plan, found, rank)))
 
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tiny
@@ -88,6 +89,15 @@ def test_what_the_installation_names_stays_on_the_path(tmp_path, monkeypatch):
         inside = list(sys.path)
 
     assert (inside, sys.path) == (before[1:], before)
+
+
+def test_an_installed_package_as_a_target_leaves_its_neighbours_importable():
+    """The processes of a sweep import PyYAML, which may lie beside the package that they read."""
+    package = Path(pytest.__file__).parent
+    installed = [entry for entry in sys.path if entry and Path(entry).resolve() == package.parent.resolve()]
+
+    assert set(installed) <= set(import_paths.without(sys.path, import_paths.reached_by([str(package)])))
+    assert installed
 
 
 # -------------------------------------------------------------------------------------------------- stopped runs

@@ -31,8 +31,16 @@ if TYPE_CHECKING:
 OPTIMIZER_STEP = "the optimizer's step"
 
 
-def measure(
-    name: str, model: nn.Module, context: TrainingContext, plan: StepPlan, *, owned: bool = False, **how: Any
+def measure(  # noqa: PLR0913  # each is one setting of a measurement
+    name: str,
+    model: nn.Module,
+    context: TrainingContext,
+    plan: StepPlan,
+    *,
+    owned: bool = False,
+    device: str = "cuda",
+    modes: tuple[str, ...] | None = None,
+    rank: Rank | None = None,
 ) -> StateMemory:
     """Return the memory that training a model needs in its present state, in bytes.
 
@@ -42,10 +50,12 @@ def measure(
         context: Autocast, batch size and sequence length.
         plan: Optimizer, loss, accumulation and attention.
         owned: Whether the model is a copy of the caller, whose flags may change.
-        **how: ``known`` and ``device`` as for ``StepMeter``; ``modes``, ``rank`` and ``beside`` as for ``StepMeter.measure``.
+        device: As for ``StepMeter``.
+        modes: As for ``StepMeter.measure``, and so is ``rank``.
+        rank: The rank whose memory is asked for; None for a run on one card.
     """
-    known, device = how.pop("known", None), how.pop("device", "cuda")
-    return StepMeter(model if owned else twin_of(model), device, known).measure(name, context, plan, **how)
+    meter = StepMeter(model if owned else twin_of(model), device)
+    return meter.measure(name, context, plan, modes=modes, rank=rank)
 
 
 class StepMeter:
