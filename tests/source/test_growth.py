@@ -76,17 +76,19 @@ def _patterns():
     """Every pattern in the packages: its place, how it is used, and its syntax node."""
     by_file, together = _uses()
     for path, text in SOURCES.items():
-        tree = ast.parse(text)
+        if "re." not in text:
+            continue
+        nodes = list(ast.walk(ast.parse(text)))
         names = {
             id(node.value): node.targets[0].id
-            for node in ast.walk(tree)
+            for node in nodes
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
         }
-        for node in ast.walk(tree):
+        for node in nodes:
             if isinstance(node, ast.FunctionDef) and isinstance(node.body[-1], ast.Return):
                 names[id(node.body[-1].value)] = node.name
-        chained = {id(node.value): node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-        for node in ast.walk(tree):
+        chained = {id(node.value): node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        for node in nodes:
             called = node.func if isinstance(node, ast.Call) else None
             if (
                 isinstance(called, ast.Attribute)
@@ -291,7 +293,10 @@ def test_columns_of_a_line_that_is_not_ascii_take_linear_time():
 QUICK = [shape for shape in SHAPES if shape.suffix in (".py", ".ipynb", ".yaml", ".json") and not shape.beside]
 
 
-@pytest.mark.parametrize("shape", QUICK, ids=[shape.name for shape in QUICK])
+@pytest.mark.parametrize(
+    "shape",
+    [pytest.param(shape, id=shape.name, marks=pytest.mark.slow if place % 3 else ()) for place, shape in enumerate(QUICK)],
+)
 def test_no_shape_of_60_kb_takes_long(shape):
     """Work in one process; the benchmark goes up to a megabyte in processes of their own."""
     from kbitlint.context import TrainingContext
