@@ -16,7 +16,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # each worker has one core; set before torch is imported
 interpreters.Popen.environment = dict(os.environ)
 settings.register_profile("ci", deadline=None, derandomize=True)
-settings.load_profile("ci")
+settings.register_profile("quick", settings.get_profile("ci"), max_examples=25)
 
 
 #: the modules that take longest, first: where files are shared out among workers, none is left with a long one at the end
@@ -57,6 +57,11 @@ _LONGEST = (
 
 
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_configure(config):
+    """Try a quarter of the examples where slow tests are left out."""
+    settings.load_profile("quick" if config.option.markexpr == "not slow" else "ci")
 
 
 def pytest_collection_finish():

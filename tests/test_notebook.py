@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 SUPPORT = str(Path(__file__).parent / "support")
 
 
+@pytest.mark.slow
 def test_a_real_notebook_shows_reports_as_pages_and_completes_arguments(tmp_path):
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     cells = [

@@ -74,6 +74,7 @@ def test_bitsandbytes_is_imported_only_where_its_layers_are_at_hand():
     assert all("KB501" in line for line in done.stdout.splitlines()[::2])
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_rules_and_types(tmp_path):
     import shutil
 

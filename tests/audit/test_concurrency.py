@@ -42,6 +42,7 @@ def copied(folder):
 
 
 @pytest.mark.usefixtures("preloaded")
+@pytest.mark.slow
 def test_processes_that_fix_one_checkpoint_leave_what_one_would(tmp_path):
     arguments = ("--fix", ".", "--quantize", "nf4", "--device", "cpu")
     alone, together = copied(tmp_path / "alone"), copied(tmp_path / "together")

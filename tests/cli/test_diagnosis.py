@@ -517,6 +517,7 @@ def text_of(library):
     return " ".join(joined.split()).lower()
 
 
+@pytest.mark.slow
 def test_every_other_message_is_in_the_installed_library():
     provoked = {message.sign for message in messages() if message.sign.startswith(tuple(PROVOCATIONS))}
     missing = [

@@ -59,8 +59,10 @@ def test_verbose_shows_where_an_error_of_its_own_was_raised(run, tmp_path, monke
     )
 
 
+@pytest.mark.usefixtures("preloaded")
 @pytest.mark.parametrize("part", ["_outputs", "_names", "_dead"])
-def test_each_fault_of_the_benchmark_ends_with_its_code(tmp_path, part):
+def test_each_fault_of_the_benchmark_ends_with_its_code(tmp_path, monkeypatch, part):
+    monkeypatch.setattr(reach, "COMMANDS", ("check t.py", "rules"))  # the benchmark has others too
     for name, text in (("t.py", reach.SCRIPT.read_text()), ("clean.py", "x = 1\n")):
         (tmp_path / name).write_text(text)
     tally = Tally("exits", "")
@@ -68,7 +70,7 @@ def test_each_fault_of_the_benchmark_ends_with_its_code(tmp_path, part):
     getattr(reach, part)(tally, tmp_path)
 
     assert tally.lost == []
-    assert tally.tried >= {"_outputs": 40, "_names": 26, "_dead": 2}[part]
+    assert tally.tried >= {"_outputs": 13, "_names": 26, "_dead": 2}[part]
 
 
 @pytest.fixture

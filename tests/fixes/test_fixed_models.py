@@ -94,6 +94,7 @@ def test_saved_and_loaded(tmp_path):
 
 
 @pytest.mark.usefixtures("preloaded")
+@pytest.mark.slow
 def test_sharded_over_two_processes():
     for found in gloo.run("fixed_and_sharded"):
         assert found == {"loss": True, "gradients": True, "names": True, "norms": ["torch.float32"]}

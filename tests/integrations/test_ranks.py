@@ -43,6 +43,7 @@ def test_ddp_fails_exactly_where_the_rule_says_so(world):
     assert all(other == first for other in others)
 
 
+@pytest.mark.slow
 def test_ddp_loses_biases_that_the_first_step_recasts():
     for found in gloo.run("recast_biases"):
         assert found == {
@@ -51,18 +52,21 @@ def test_ddp_loses_biases_that_the_first_step_recasts():
         }
 
 
+@pytest.mark.slow
 def test_the_real_trainer_passes_find_unused_to_a_peft_model_and_fails_as_said():
     for find_unused, verdict, outcome in gloo.run("trainer_default"):
         assert (find_unused, verdict) == (True, ["error", "error"])
         assert outcome.startswith("Expected to mark a variable ready only once")
 
 
+@pytest.mark.slow
 def test_accelerate_refuses_exactly_the_device_maps_that_the_rule_reports():
     for matrix in gloo.run("spread_map"):
         assert held(matrix) == {}
         assert [outcome is None for outcome, _ in matrix.values()] == [False, False, True]
 
 
+@pytest.mark.slow
 def test_fsdp1_refuses_exactly_the_dtypes_that_the_rules_report():
     first, second = gloo.run("fsdp1_matrix")
 
@@ -90,6 +94,7 @@ def test_fsdp2_refuses_exactly_the_trainable_dtypes_that_the_rules_report():
         assert {case: (outcome is not None, verdict) for case, (outcome, verdict) in other.items()} == refused
 
 
+@pytest.mark.slow
 def test_wrapped_models_are_seen_through():
     for found in gloo.run("seen_through"):
         strategies = {name: facts[3] and facts[3].value for name, facts in found.items()}
@@ -211,6 +216,7 @@ def test_a_rank_that_is_killed_in_its_audit_is_named_and_the_others_leave_with_2
     assert waited < 60
 
 
+@pytest.mark.slow
 def test_when_the_rank_that_hosts_the_store_is_killed_the_others_leave_with_2(launched):
     done, waited = launched("dies", 4, "--rank-timeout", "5", VICTIM="0")
 
@@ -218,6 +224,7 @@ def test_when_the_rank_that_hosts_the_store_is_killed_the_others_leave_with_2(la
     assert waited < 90
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs_is_named_and_the_others_leave_within_the_timeout(launched):
     done, waited = launched("hangs", 2, "--rank-timeout", "5", kill=1)
 

@@ -41,6 +41,7 @@ def test_a_canary_that_is_imported_is_seen(tmp_path):
     assert canary.read_text().split() == ["json", "colorsys"]
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_forked_the_interpreters_that_are_started_are_isolated(tmp_path, monkeypatch):
     canary = reach.plant(tmp_path, reach.imported(str(tiny.checkpoint())))
     monkeypatch.chdir(tmp_path)

@@ -58,11 +58,23 @@ def calls_in(function):
 SOURCES = {
     path: path.read_text(encoding="utf-8") for path in sorted((*ROOT.glob("kbitlint/**/*.py"), *ROOT.glob("rules/*.py")))
 }
-_CODE = "\n".join(SOURCES.values())
+_USE = re.compile(r"\b(\w+)(?:\(\))?\.(search|match|fullmatch|finditer|findall|sub)\b")
+
+
+def _uses():
+    """Return {file: {name: how it is used there}}, and the same of all files together."""
+    by_file, together = {}, {}
+    for path, text in SOURCES.items():
+        found = by_file[path] = {}
+        for name, used in _USE.findall(text):
+            found.setdefault(name, set()).add(used)
+            together.setdefault(name, set()).add(used)
+    return by_file, together
 
 
 def _patterns():
     """Every pattern in the packages: its place, how it is used, and its syntax node."""
+    by_file, together = _uses()
     for path, text in SOURCES.items():
         tree = ast.parse(text)
         names = {
@@ -88,10 +100,7 @@ def _patterns():
                 elif called.attr == "compile":
                     name = names.get(id(node), "compile")
                     # Modules share no private name: another module's `_NAME` is another pattern.
-                    users = text if name.startswith("_") else _CODE
-                    used = set(re.findall(rf"\b{name}(?:\(\))?\.(search|match|fullmatch|finditer|findall|sub)\b", users)) or {
-                        "search"
-                    }
+                    used = (by_file[path] if name.startswith("_") else together).get(name, {"search"})
                 yield f"{path.relative_to(ROOT)}:{node.lineno}", used, node.args[0]
 
 
