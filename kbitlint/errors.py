@@ -49,6 +49,20 @@ class EditError(KbitlintError):
     """An error in an edit that does not fit its model."""
 
 
+_OF_LIBRARY = "kbitlint_of_library"
+
+
+def as_library(error: BaseException) -> BaseException:
+    """Return an exception, marked as the one that a library raises where kbitlint's code runs in its place."""
+    setattr(error, _OF_LIBRARY, True)
+    return error
+
+
+def is_of_library(error: BaseException) -> bool:
+    """Return whether a library raises an exception that kbitlint's code raised in its place."""
+    return getattr(error, _OF_LIBRARY, False) is True
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest known word, or an empty string."""
     import difflib  # only a misspelt word needs it

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 import subprocess
+from pathlib import Path
 
 import preloaded as interpreters
 import pytest
@@ -54,10 +56,41 @@ _LONGEST = (
 )
 
 
+ROOT = Path(__file__).parents[1]
+
+
+def pytest_collection_finish():
+    """Leave the libraries and the tests to no further garbage collection: a quarter of the time of a test with a model."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(config, items):
     if hasattr(config, "workerinput"):
         places = {str(config.rootpath / "tests" / f"{name}.py"): place for place, name in enumerate(_LONGEST)}
         items.sort(key=lambda item: places.get(str(item.path), len(places)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_folder(tmp_path_factory):
+    """Run the tests in a folder of their own: a Trainer without an output folder writes into the working folder."""
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("working"))
+    yield
+    os.chdir(before)
+
+
+def _in_root():
+    """Return the entries of the project's folder, without those of tools, whose names begin with a dot."""
+    return {name for name in os.listdir(ROOT) if not name.startswith(".")}  # noqa: PTH208  # for each test
+
+
+@pytest.fixture(autouse=True)
+def _nothing_in_root():
+    """Fail where a test, or one that runs beside it, leaves a new entry in the project's folder."""
+    before = _in_root()
+    yield
+    assert _in_root() - before == set(), "written into the project's folder, where no test may write"
 
 
 @pytest.fixture(autouse=True)

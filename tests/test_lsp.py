@@ -72,7 +72,6 @@ async def session(tmp_path):
     return started, opened, actions, hover, fixed, half, typed, unsaved
 
 
-@pytest.mark.slow
 def test_an_editor_gets_findings_fixes_and_rules(tmp_path):
     started, opened, actions, hover, fixed, half, typed, unsaved = asyncio.run(asyncio.wait_for(session(tmp_path), 120))
 

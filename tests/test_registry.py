@@ -144,7 +144,6 @@ def test_a_broken_pack_is_a_named_warning_and_fails_what_asked_for_it_alone(seco
     assert (gone.exit_code, "the rule pack pack_hou001 is left out" in gone.stderr) == (2, True)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("preloaded")
 def test_new_rule_writes_two_files_whose_test_passes(run, tmp_path):
     import os

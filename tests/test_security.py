@@ -15,8 +15,6 @@ import tiny
 from checkpoint_cases import adapter, lora
 from script_cases import SCRIPT
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).parents[1]
 WATCH = """
 import json, os, sys

@@ -170,7 +170,6 @@ def test_the_shape_of_a_rule_is_held(example, changes, line):
     assert str(raised.value).startswith(line)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("preloaded")
 def test_the_pack_is_installed_through_its_entry_point_and_used(tmp_path):
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import accelerate
+import bitsandbytes
 import datasets
 import peft
 import tokenizers
@@ -261,6 +262,14 @@ def warm() -> None:
     accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001  # as accelerate's own tests do
     gc.collect()
     gc.freeze()
+
+
+def as_on_gpu() -> None:
+    """Leave bitsandbytes' own kernel for inference on CPUs out of real runs from now on: a rehearsal is as on a GPU.
+
+    The kernel repacks weights in a pass without gradients, through which no gradient flows afterwards (KB123).
+    """
+    bitsandbytes.nn.modules.has_avx512bf16 = lambda: False
 
 
 def forked(program: Program) -> dict[str, Any]:

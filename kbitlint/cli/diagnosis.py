@@ -69,7 +69,10 @@ def diagnose(words: Sequence[str], columns: int) -> str:
     blocks = [*_runs(text, columns), *(_block(message, columns) for message in found_in(text))]
     if not blocks:
         given = " ".join(" ".join(words).split())[:_SHOWN]
-        raise KbitlintError(f"explain: no rule is called {given!r}, and it holds no message that is known")
+        raise KbitlintError(
+            f"explain: no rule is called {given!r}, and it holds no message that is known; "
+            "if a script printed it, `kbitlint rehearse train.py` looks for the cause"
+        )
     return "\n\n".join(blocks)
 
 

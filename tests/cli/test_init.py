@@ -150,7 +150,6 @@ def test_what_cannot_be_read_is_one_line(run, tmp_path):
     assert (result.exit_code, result.stderr.startswith(f"kbitlint: {tmp_path}/pyproject.toml: cannot be read: ")) == (2, True)
 
 
-@pytest.mark.slow
 def test_after_init_a_real_commit_passes_and_a_new_fault_fails(tmp_path):
     """A repository of faulty files: git and pre-commit as people run them, from the first commit on."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "PRE_COMMIT"))}

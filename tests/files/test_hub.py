@@ -60,7 +60,6 @@ def check(target, home, *options, **environment):
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=home)
 
 
-@pytest.mark.slow
 def test_a_hub_id_is_audited_from_its_config_then_from_the_cache(hub, tmp_path):
     endpoint, asked = hub
 

@@ -16,7 +16,7 @@ from kbitlint.registry import all_rules
 from kbitlint.report import Report
 from kbitlint.violation import Consequence, Location, Severity, Surface, Violation
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("preloaded")]
+pytestmark = pytest.mark.usefixtures("preloaded")
 
 
 def held(matrix, *, warns=()):
@@ -30,7 +30,7 @@ def held(matrix, *, warns=()):
     return wrong
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_ddp_fails_exactly_where_the_rule_says_so(world):
     first, *others = gloo.run("ddp_matrix", world)
 
@@ -72,9 +72,8 @@ def test_fsdp1_refuses_exactly_the_dtypes_that_the_rules_report():
     assert second == first
 
 
-@pytest.mark.parametrize("world", [4])
-def test_fsdp2_refuses_exactly_the_trainable_dtypes_that_the_rules_report(world):
-    first, *others = gloo.run("fsdp2_matrix", world)
+def test_fsdp2_refuses_exactly_the_trainable_dtypes_that_the_rules_report():
+    first, *others = gloo.run("fsdp2_matrix")
 
     assert held(first) == {}
     assert [case for case, (outcome, _) in first.items() if outcome] == [
@@ -99,7 +98,7 @@ def test_wrapped_models_are_seen_through():
         assert {name: facts[:3] for name, facts in found.items()} == dict.fromkeys(found, found["bare"][:3])
 
 
-@pytest.mark.parametrize("world", [4])
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_ranks_that_differ_are_found_and_ddp_trains_wrong_or_refuses_exactly_then(world):
     first, *others = gloo.run("divergence", world)
 

@@ -179,11 +179,17 @@ def test_a_planted_detach_is_named_under_trl_as_under_trainer(name, tmp_path):
     assert kept == {path for path in before if ".layers.0." in path}
 
 
-@pytest.mark.slow
+#: the trainers whose models differ most: one model, a reference, a head, a teacher, two processes' generations
+DIFFERENT = ("SFTTrainer", "DPOTrainer", "RewardTrainer", "GKDTrainer", "GRPOTrainer")
+
+
 @pytest.mark.usefixtures("preloaded")
-@pytest.mark.parametrize("first", range(0, len(trl_trainers.RECIPES), 5))
-def test_two_processes_that_wait_for_every_gradient_are_told_no_error_and_train(first):
-    names = list(trl_trainers.RECIPES)[first : first + 5]
+@pytest.mark.parametrize(
+    "names",
+    [DIFFERENT, pytest.param(tuple(name for name in trl_trainers.RECIPES if name not in DIFFERENT), marks=pytest.mark.slow)],
+    ids=["different", "others"],
+)
+def test_two_processes_that_wait_for_every_gradient_are_told_no_error_and_train(names):
 
     for found in gloo.run("trl_trainers_under_ddp", 2, *names):
         assert found == {name: ("ddp", False, BEGUN[name], (), 0) for name in names}

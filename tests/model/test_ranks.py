@@ -94,7 +94,6 @@ def test_a_parameter_that_two_units_share_is_refused_as_torch_refuses_it(family,
         assert Rank(Launch("ddp", 2), units).buckets(40) == 40
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("preloaded")
 def test_torch_refuses_what_two_units_share():
     import gloo

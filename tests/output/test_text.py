@@ -339,7 +339,6 @@ def test_folding_loses_no_place(some):
     assert all(count > 1 or place in some for place, count in folded)
 
 
-@pytest.mark.slow
 def test_the_same_input_gives_the_same_bytes_in_every_process():
     code = (
         "import sys; sys.path.insert(0, 'tests/support'); import kbitlint, plants\n"

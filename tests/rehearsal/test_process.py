@@ -15,8 +15,6 @@ from kbitlint.errors import KbitlintError
 from kbitlint.rehearsal import own_folder, peers
 from kbitlint.runtime import landlock
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def rehearse(tmp_path, monkeypatch):

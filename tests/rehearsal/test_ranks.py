@@ -11,7 +11,7 @@ import rehearsal_scripts as scripts
 import kbitlint
 from kbitlint.rehearsal import peers
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked")]
+pytestmark = pytest.mark.usefixtures("forked")
 START = """import os
 import torch
 import torch.distributed as dist

@@ -448,7 +448,6 @@ def test_a_key_of_a_model_is_refused_by_name(run, tmp_path, values, words):
     assert result.stderr.startswith(f"kbitlint: {tmp_path}/config.json: {words}"), result.stderr
 
 
-@pytest.mark.slow
 def test_no_process_is_started_for_a_model_that_would_compile(tmp_path):
     """rwkv of transformers looks for a compiler when it is built."""
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "rwkv", "hidden_size": 64, "num_hidden_layers": 2}))

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from kbitlint.model.inputs.recipes import Items
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -81,11 +83,13 @@ def gathered(made: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
 
 
 def changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Return a value with each of its tensors changed. Lists stay as they are: targets of a loss."""
+    """Return a value with each of its tensors changed. Plain lists stay as they are: targets of a loss."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, dict):
-        return {name: changed(item, change) for name, item in value.items()}
+        return type(value)({name: changed(item, change) for name, item in value.items()})
+    if type(value) in (tuple, Items):
+        return type(value)(changed(item, change) for item in value)
     if isinstance(value, types.SimpleNamespace):
         return types.SimpleNamespace(**changed(vars(value), change))
     return value

@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 _NEAR = 16
 
 
+#: Messages about a last dimension: of a product on the CPU and on meta, and of a norm.
+_WIDTHS = (
+    re.compile(r"multiplied \(\d+x(?P<had>\d+) and (?P<wanted>\d+)x\d+\)"),
+    re.compile(r"reduction dim, but got \[[\d, ]*?(?P<had>\d+)\] X \[[\d, ]*?(?P<wanted>\d+), \d+\]"),
+    re.compile(r"normalized_shape=\[(?P<wanted>\d+)\].*?size ?(?:torch.Size)?\(?\[[\d, ]*?(?P<had>\d+)\]"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A forward that raised."""
@@ -34,6 +42,12 @@ class Failure:
     def words(self) -> tuple[str, ...]:
         """The words of the message, each once."""
         return tuple(dict.fromkeys(re.findall(r"\w+", self.message)))
+
+    @property
+    def widths(self) -> tuple[int, int] | None:
+        """The last dimension that an input of a linear layer or a norm had, and the one that it takes. None in other cases."""
+        found = next((match for pattern in _WIDTHS if (match := pattern.search(self.message))), None)
+        return None if found is None else (int(found["had"]), int(found["wanted"]))
 
     @property
     def numbers(self) -> tuple[int, ...]:

@@ -97,6 +97,13 @@ def interface_of(base: Any, given: Collection[str] = ()) -> dict[str, Argument]:
     return named | {name: Argument(name, True, _kind(name.rpartition(".")[2], ""), None, "") for name in further}  # noqa: FBT003  # a row of a table
 
 
+def several_of(base: Any) -> str | None:
+    """Return the name behind ``*`` in the signature of a model's forward, or None if it takes no further positions."""
+    return next(
+        (one.name for one in inspect.signature(base.forward).parameters.values() if one.kind is one.VAR_POSITIONAL), None
+    )
+
+
 def takes_any(base: Any) -> bool:
     """Return whether a model's forward takes any keyword."""
     return any(one.kind is one.VAR_KEYWORD for one in inspect.signature(base.forward).parameters.values())
@@ -141,6 +148,11 @@ def _kind(name: str, written: str) -> str:
     if "tensor" in written.lower() or not written.strip(" -"):
         return number
     return "flag" if "bool" in written else "other"
+
+
+def is_integer_name(name: str) -> bool:
+    """Return whether an argument of this name holds integers in common code."""
+    return bool(_INTEGER_NAMES.search(name))
 
 
 def _of_features(name: str, written: str) -> bool:

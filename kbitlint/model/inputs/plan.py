@@ -11,6 +11,8 @@ from kbitlint.lazy_dataclass import dataclass
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from kbitlint.model.inputs.recipes import Recipe
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -28,6 +30,10 @@ class Plan:
     """``float`` or ``long`` for each argument that does not have its documented dtype, and how one with entries is read."""
     placeholders: Mapping[int, int] = field(default_factory=dict)
     """Token -> how many of it stand before the text of each sample, as code counts them."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """How many inputs an argument holds that takes several, such as ``*inputs``."""
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    """The form of each argument that no documentation describes, as the forward has used it."""
     seq_len: int | None = None
     """Tokens in each sequence, or None for the caller's number."""
 

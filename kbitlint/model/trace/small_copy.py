@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from kbitlint.errors import one_line
 from kbitlint.model.attributes import attribute
-from kbitlint.model.batch import loss_of, training_batch
+from kbitlint.model.batch import called, loss_of, training_batch
 from kbitlint.model.layers import adapters, checkpointing
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _raised(model: nn.Module, base: PreTrainedModel, how: StepSettings, *, numbe
 def _loss(made: Any, how: StepSettings) -> Tensor:
     if how.loss is not None:
         return how.loss.of(made, emptied=False)
-    return loss_of(made(**training_batch(made, "cpu", how.batch, how.seq_len, how.plan)))
+    return loss_of(called(made, training_batch(made, "cpu", how.batch, how.seq_len, how.plan)))
 
 
 def _checkpoint(made: Any, how: StepSettings) -> None:
