@@ -76,6 +76,20 @@ def lacks_pad(name: object) -> bool:
     return isinstance(name, str) and _PADLESS.fullmatch(name) is not None
 
 
+#: published base checkpoints whose ``tokenizer_config.json`` has no ``chat_template``, and that have no file of one
+_TEMPLATELESS = re.compile(
+    r"(mistralai/(Mistral-7B-v0\.1|Mixtral-8x7B-v0\.1)|meta-llama/(Meta-)?Llama-(2-\d+b(-hf)?|3(\.[12])?-\d+B)"
+    r"|NousResearch/(Llama-2-\d+b-hf|Meta-Llama-3(\.1)?-8B)|huggyllama/llama-\d+b|tiiuae/falcon-(7b|40b)|facebook/opt-[\w.]+"
+    r"|bigscience/bloom(z)?(-\w+)?|EleutherAI/(pythia-[\w.-]+|gpt-j-6b|gpt-neox-20b|gpt-neo-[\w.]+)|microsoft/phi-(2|1_5)"
+    r"|01-ai/Yi-(6B|9B|34B)|(openai-community/)?gpt2(-medium|-large|-xl)?|TinyLlama/TinyLlama-1\.1B-intermediate[\w.-]+)"
+)
+
+
+def lacks_template(name: str) -> bool:
+    """Return whether a checkpoint's tokenizer certainly comes without a chat template."""
+    return _TEMPLATELESS.fullmatch(name) is not None
+
+
 def tokens_of(known: Known) -> Words:
     """Return the special tokens of a checkpoint's tokenizer. A family without a row has those of Llama 2, in its own size."""
     family, kind = known.family, known.model_type or (known.family.word if known.family is not None else "")
