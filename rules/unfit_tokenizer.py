@@ -85,6 +85,10 @@ _WORDS = {
         "the tokenizer of {0.name} has no unknown token, so its padding token becomes None: padding raises a ValueError",
         "tokenizer.pad_token = tokenizer.eos_token",
     ),
+    "marks": (
+        "the marks are those of {0.detail}, and the texts have the template of {0.name}: no mark is found, all labels are -100",
+        "pass the marks of the template",
+    ),
     "vocabulary": (
         "the tokenizer has another vocabulary than the model: {0.detail}",
         "load the tokenizer from the checkpoint of the model",

@@ -40,6 +40,8 @@ _BITS = re.compile(r"[48][-_ ]?bits?\b|quantiz|qlora|\bnf4\b|\bint[48]\b", re.IG
 _DATA = ("dataset", ".map(", '"labels"', "labels=")
 #: signs of a class or function that a Trainer calls
 _CALLED_BACK = ("Trainer)", "Callback)", "collator=", "compute_loss_func=", "metrics=", "formatting_func=", "reward_funcs=")
+#: signs of a script that does by hand what ``by_hand`` reads
+_BY_HAND = ("latent_dist", "setattr(", "type=bool", "train_on_responses_only", "CompletionOnlyLM")
 #: signs of a script whose objects are followed
 _USES = ("Trainer(", "backward(", "from_pretrained(")
 
@@ -111,17 +113,24 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         state_uses=_state_uses(text, module),
         own_loops=tuple(own_loops(module)) if "zero_grad" in text or ".backward(" in text else (),
         loop_faults=_loop_faults(text, module),
-        object_faults=_object_faults(text, module, versions),
+        object_faults=_object_faults(text, module, versions, launch),
     )
 
 
-def _object_faults(text: str, module: ast.Module, versions: Mapping[str, str]) -> tuple[ObjectFault, ...]:
+def _object_faults(
+    text: str, module: ast.Module, versions: Mapping[str, str], launch: Launch | None
+) -> tuple[ObjectFault, ...]:
     """Return the uses of objects of the libraries that these do not allow, in a script that trains or loads a model."""
     if not any(one in text for one in _USES):
         return ()
     from kbitlint.source.kinds.flow import Flow  # data and configurations have no such objects
 
-    return unless_deep(Flow(versions, text).follow(module))
+    found = unless_deep(Flow(versions, text).follow(module))
+    if not any(one in text for one in _BY_HAND):
+        return found
+    from kbitlint.source.by_hand import by_hand  # few scripts do such things themselves
+
+    return (*found, *unless_deep(by_hand(module, text, launch.flags if launch is not None else {})))
 
 
 def _loop_faults(text: str, module: ast.Module) -> tuple[LoopFault, ...]:

@@ -25,7 +25,7 @@ _ATTRIBUTES: Mapping[tuple[str, str], str] = {
     ("datasets.Dataset", "column_names"): "list",
 }
 #: libraries that leave a tokenizer as it is, and Python's own functions
-_KEEPERS = frozenset(("transformers", "datasets", "peft", "torch", "len", "print", "accelerate", "SFTTrainer"))
+_KEEPERS = frozenset(("transformers", "datasets", "peft", "torch", "len", "print", "accelerate", "trl"))
 #: kinds that cannot be taken apart
 _WHOLE = frozenset(("None", "int", "float", "transformers.PreTrainedModel", "peft.PeftModel"))
 #: kinds that a dictionary display or a similar call certainly is, and whose attributes are Python's
@@ -214,8 +214,7 @@ class Expressions(CallFaults):
             and function.owner.name == TOKENIZER
         ):
             self.change(owner.id, after_call(function.owner, function.source, node))
-        library = function.source.partition(".")[0] if function is not None and function.name == "api" else ""
-        if library in _KEEPERS or (function is not None and function.name not in ("api", "function")):
+        if function is not None and (function.name not in ("api", "function") or _keeps(function.source)):
             return
         for one in (*node.args, *(word.value for word in node.keywords)):
             kind = self.lookup(one.id) if isinstance(one, ast.Name) else None
@@ -269,3 +268,8 @@ class Expressions(CallFaults):
 
 def _base(owner: str) -> str:
     return "transformers.Trainer" if owner.endswith("Trainer") else owner
+
+
+def _keeps(function: str) -> bool:
+    """Return whether a function of a library leaves the tokenizers that it gets as they are."""
+    return function.partition(".")[0] in _KEEPERS and "chat" not in function
