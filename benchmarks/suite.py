@@ -65,7 +65,7 @@ PROMISES = {
     ),
     "what constructors refuse, against the installed libraries": (
         *("test_contracts", "test_program_contracts", "test_pipeline_contracts", "test_signatures", "test_quantization"),
-        *("test_model_types", "test_called_back"),
+        *("test_model_types", "test_called_back", "test_objects"),
     ),
     "time and memory that grow with a file as the file does": ("test_growth",),
     "live models of every kind, in the modes of any caller": (

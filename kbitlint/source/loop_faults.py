@@ -74,9 +74,10 @@ def _optimizes(name: str) -> bool:
 
 def _never_cleared(module: ast.Module) -> Iterator[LoopFault]:
     """Yield the step of each loop that goes backward and takes steps, in a file that clears no gradients."""
+    empty = {node.lineno for node in walk(module) if isinstance(node, ast.For) and ast.unparse(node.iter) in ("[]", "()")}
     for loop in own_loops(module):
         step = next((one for one in loop.acts if one.act is Act.STEP), None)
-        if step is not None and any(one.act is Act.BACKWARD for one in loop.acts):
+        if step is not None and loop.line not in empty and any(one.act is Act.BACKWARD for one in loop.acts):
             yield LoopFault(Oversight.NEVER_CLEARED, step.line, f"{step.name}.step", "")
 
 

@@ -53,7 +53,7 @@ CALLS: dict[str, str] = {
     "accelerate.Accelerator.init_trackers": "project_name! config init_kwargs **",
     "accelerate.Accelerator.end_training": "**<1.2.1",
     "accelerate.Accelerator.log": "values! step log_kwargs **",
-    "accelerate.Accelerator.autocast": "autocast_handler cache_enabled<1.2.1 **",
+    "accelerate.Accelerator.autocast": "autocast_handler cache_enabled<1.2.1",
     "accelerate.Accelerator.register_for_checkpointing": "*",
     "accelerate.Accelerator.free_memory": "*",
 }

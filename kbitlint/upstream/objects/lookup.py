@@ -86,10 +86,10 @@ def _missing(name: str, library: str, marks: tuple[str, str, bool] | None, versi
     if marks is None:
         return Lack(name, library)
     since, until, _ = marks
-    have = number(versions.get(library, NEWEST.get(library, "")))
-    if until and have and have >= number(until):
+    have = number(versions.get(library, NEWEST.get(library, ""))) or (10**6,)  # the newest, as far as it is read
+    if until and have >= number(until):
         return Lack(name, library, until=until)
-    if since and have and have <= number(since):
+    if since and have <= number(since):
         return Lack(name, library, since=since)
     return None
 

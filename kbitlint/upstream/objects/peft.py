@@ -30,8 +30,8 @@ MEMBERS: dict[str, str] = {
         "register_backward_hook register_buffer register_forward_hook register_forward_pre_hook register_full_backward_hook "
         "register_full_backward_pre_hook register_load_state_dict_post_hook register_load_state_dict_pre_hook "
         "register_module register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ "
-        "set_adapter set_extra_state set_requires_grad set_submodule share_memory state_dict subtract_mutated_init>0.11.1 "
-        "subtract_pissa_init>0.7.1<0.14.0 supports_lora_conversion target_module_mapping>0.17.1 to to_empty train "
+        "set_adapter set_extra_state set_requires_grad set_submodule share_memory smart_apply state_dict "
+        "subtract_mutated_init>0.11.1 subtract_pissa_init>0.7.1<0.14.0 supports_lora_conversion target_module_mapping>0.17.1 to to_empty train "
         "tuner_layer_cls>0.17.1 type unload unmerge_adapter uses_shared_state xpu zero_grad"
     ),
     "peft.LoraConfig": (

@@ -48,6 +48,11 @@ _NEW_ROWS = (
     "align_labels_with_mapping take skip repeat"
 )
 _ROWS = dict.fromkeys(_NEW_ROWS.split(), DATASET)
+#: what a dict of splits does for each of its splits
+_OF_SPLITS = (
+    "map filter shuffle sort rename_column rename_columns remove_columns select_columns cast cast_column with_format"
+    " with_transform class_encode_column align_labels_with_mapping"
+)
 _STREAMED = ("map", "filter", "shuffle", "take", "skip", "rename_column", "rename_columns", "remove_columns", "select_columns")
 
 #: class -> method -> the kind of what it returns
@@ -99,14 +104,14 @@ METHODS: Mapping[str, Mapping[str, str]] = {
         "unique": "list",
     },
     SPLITS: {
-        **dict.fromkeys(_ROWS, SPLITS),
+        **dict.fromkeys(_OF_SPLITS.split(), SPLITS),
         "set_format": "None",
         "set_transform": "None",
         "reset_format": "None",
         "save_to_disk": "None",
     },
     STREAM: dict.fromkeys(_STREAMED, STREAM),
-    STREAMS: dict.fromkeys(_STREAMED, STREAMS),
+    STREAMS: {name: STREAMS for name in _STREAMED if name not in ("take", "skip")},
     "accelerate.Accelerator": {
         "backward": "None",
         "wait_for_everyone": "None",
@@ -179,7 +184,7 @@ CONFIGS = frozenset(
 #: methods that change nothing but return something new
 PURE: Mapping[str, frozenset[str]] = {
     DATASET: frozenset((*_ROWS, "train_test_split")) - {"flatten", "repeat", "map", "filter"} | {"map", "filter"},
-    SPLITS: frozenset(_ROWS) - {"flatten", "repeat"},
+    SPLITS: frozenset(_OF_SPLITS.split()),
     STREAM: frozenset(_STREAMED),
 }
 

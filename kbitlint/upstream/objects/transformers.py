@@ -177,8 +177,8 @@ CALLS: dict[str, str] = {
         "save_original_format>4.57.1 distributed_checkpoint>5.0.0 save_function<5.0.0 safe_serialization<5.0.0 **"
     ),
     "transformers.PreTrainedModel.push_to_hub": (
-        "repo_id<4.44.2 use_temp_dir<4.44.2 commit_message<4.44.2 private<4.44.2 token<4.44.2 max_shard_size<4.44.2 "
-        "create_pr<4.44.2 safe_serialization<4.44.2 revision<4.44.2 commit_description<4.44.2 ** *"
+        "repo_id! commit_message private token max_shard_size create_pr revision commit_description tags use_temp_dir<5.0.0 "
+        "safe_serialization<5.0.0 **<5.0.0"
     ),
     "transformers.PreTrainedModel.add_adapter": "adapter_config! adapter_name",
     "transformers.PreTrainedModel.load_adapter": (
