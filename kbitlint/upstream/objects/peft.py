@@ -31,8 +31,9 @@ MEMBERS: dict[str, str] = {
         "register_full_backward_pre_hook register_load_state_dict_post_hook register_load_state_dict_pre_hook "
         "register_module register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ "
         "set_adapter set_extra_state set_requires_grad set_submodule share_memory smart_apply state_dict "
-        "subtract_mutated_init>0.11.1 subtract_pissa_init>0.7.1<0.14.0 supports_lora_conversion target_module_mapping>0.17.1 to to_empty train "
-        "tuner_layer_cls>0.17.1 type unload unmerge_adapter uses_shared_state xpu zero_grad"
+        "subtract_mutated_init>0.11.1 subtract_pissa_init>0.7.1<0.14.0 supports_lora_conversion "
+        "target_module_mapping>0.17.1 to to_empty train tuner_layer_cls>0.17.1 type unload unmerge_adapter "
+        "uses_shared_state xpu zero_grad"
     ),
     "peft.LoraConfig": (
         "alora_invocation_tokens>0.17.1 alpha_pattern arrow_config>0.17.1 auto_mapping base_model_name_or_path bias "
