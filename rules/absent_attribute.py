@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kbitlint.facts.source import SourceFacts
 
 #: packages that set attributes of their own on the objects of transformers
-_PATCHING = ("unsloth", "swift", "layoutlm", "markuplm", "tapas", "lightning")
+_PATCHING = ("unsloth import", "import unsloth", "swift", "layoutlm", "markuplm", "tapas", "lightning")
 
 
 class AbsentAttribute(Rule):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.guards import chooses_by_version
+from kbitlint.facts.guards import chooses_by_version, imports_package
 from kbitlint.rule import Meta, Rule
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
@@ -56,7 +56,7 @@ class UnfitCall(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each argument that a call does not take, or lacks."""
-        if "unsloth" in source.text:
+        if imports_package(source.text, "unsloth"):
             return
         for fault in source.object_faults:
             if fault.kind not in ("keyword", "required", "ignored") or (fault.version and chooses_by_version(source.text)):
