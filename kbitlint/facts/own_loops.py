@@ -36,6 +36,8 @@ class Oversight(enum.Enum):
     SCALED_CLIP = "clips gradients that the scaler has multiplied"
     NO_ACCUMULATION = "takes a step in each round, and its Accelerator divides each loss"
     KEPT_GRAPHS = "keeps the graph of each loss of an evaluation"
+    LATE_CLIP = "clips gradients after the step that used them"
+    NEVER_CLEARED = "never clears gradients"
 
 
 @dataclass(frozen=True, slots=True)
