@@ -104,13 +104,13 @@ FAMILIES: dict[str, Family] = {
     "vit": Family(
         "google/vit-base-patch16-224",
         {"intermediate_size": 128, "image_size": 32, "patch_size": 8},
-        ("query", "value"),
+        ("q_proj", "v_proj", "fc1"),
         "",
         "classifier",
         (IMAGES,),
     ),
     "dinov2": Family(
-        "facebook/dinov2-base", {"image_size": 32, "patch_size": 8}, ("query", "value"), "", "classifier", (IMAGES,)
+        "facebook/dinov2-base", {"image_size": 32, "patch_size": 8}, ("q_proj", "v_proj", "fc1"), "", "classifier", (IMAGES,)
     ),
     "whisper": Family(
         "openai/whisper-tiny",
