@@ -96,7 +96,7 @@ def _named(base: nn.Module, held: Supplied) -> dict[str, Any]:
         if any(one.kind is one.VAR_KEYWORD for one in names.values()):
             return dict(inputs)
         if known:
-            raise ValueError(f"the forward of {type(base).__name__} takes no {sorted(set(inputs) - set(known))[0]!r}")
+            raise ValueError(f"the forward of {type(base).__name__} takes no {min(set(inputs) - set(known))!r}")
     try:
         bound = signature.bind(*inputs) if isinstance(inputs, (tuple, list)) else signature.bind(inputs)
     except TypeError:
@@ -119,4 +119,3 @@ def _listed(value: Any) -> Any:
 def is_supplied(base: nn.Module) -> bool:
     """Return whether steps of a model take a batch of the user's own."""
     return own_batch(base, "cpu") is not None
-

@@ -17,10 +17,10 @@ from kbitlint.context import TrainingContext
 from kbitlint.facts.chosen import is_chosen
 from kbitlint.facts.layers import short_name
 from kbitlint.facts.trace import PackedReadFacts, RefusalFacts, SavedFacts, TraceFacts
-from kbitlint.model.inspect.tensor_hooks import without_gradient
-from kbitlint.model.inspect.walk import collect, named_modules
 from kbitlint.model.inputs.fitting import has_training_step
 from kbitlint.model.inputs.structure import described
+from kbitlint.model.inspect.tensor_hooks import without_gradient
+from kbitlint.model.inspect.walk import collect, named_modules
 from kbitlint.model.isolation import seeded
 from kbitlint.model.layers import checkpointing, experts
 from kbitlint.model.layers.replaced import replaced_layers
