@@ -47,6 +47,7 @@ def check(target: Any, **options: Unpack[Keywords]) -> Report:
             ``context`` (a TrainingContext). For named targets also ``quantize`` (nf4, fp4, int8 or none), ``meta``,
             ``trust_remote_code``, and ``run=False`` to skip functions. ``trace=False`` runs no training step without
             weights. ``optimizer`` is compared with the parameters that train. ``plan`` adds what a fix would do.
+            ``inputs`` is a batch for that step, and ``step`` a function of a model and ``inputs`` that returns the loss.
             ``outline`` and ``memory`` add the modules, and the memory of a step before and after the fix; the HTML page
             shows both.
 
@@ -56,7 +57,7 @@ def check(target: Any, **options: Unpack[Keywords]) -> Report:
     chosen = options_of(options)
     rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
     parsed = target_of(target)
-    with held_to(chosen.limits), turn(parsed):
+    with held_to(chosen.limits), turn(parsed, chosen):
         opened = open_target(parsed, chosen, model=needs_model(rules))
         report = audit(opened, rules, chosen)
         if not (chosen.plan or chosen.memory):
@@ -105,7 +106,7 @@ def fix(
     from kbitlint.fixes import run  # an audit changes nothing
 
     fixing = run.Fixing(Safety.UNSAFE if unsafe else Safety.SAFE, device, probe, optimizer)
-    with held_to(chosen.limits), turn(parsed):
+    with held_to(chosen.limits), turn(parsed, chosen):
         return run.fix(parsed, rules, chosen, fixing)
 
 

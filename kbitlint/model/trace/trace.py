@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from kbitlint.context import TrainingContext
 from kbitlint.facts.chosen import is_chosen
 from kbitlint.facts.trace import PackedReadFacts, SavedFacts, TraceFacts
+from kbitlint.model.inputs.fitting import has_training_step
+from kbitlint.model.inputs.structure import described
 from kbitlint.model.inspect.tensor_hooks import without_gradient
 from kbitlint.model.inspect.walk import collect, named_modules
 from kbitlint.model.isolation import seeded
@@ -154,6 +156,8 @@ def _traced_on_a_batch_that_runs(inner: nn.Module, how: StepSettings) -> tuple[T
         UntraceableError: No correction leads to a batch that runs, and no dtype is refused.
     """
     try:
+        if has_training_step(described(inner)) and (plan := plan_for(inner, how.device, how.batch, how.seq_len)) is not None:
+            how = dataclasses.replace(how, plan=plan)
         return _traced(inner, how), how
     except UntraceableError as error:
         reason = error
