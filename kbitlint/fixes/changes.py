@@ -127,7 +127,7 @@ def _storage(setup: Setup, meter: Meter) -> list[Option]:
 
 def _double(meter: Meter) -> list[Option]:
     settings = (Setting(Owner.QUANTIZATION, "bnb_4bit_use_double_quant", value=True),)
-    cost = "1 % of the time, the same loss (QLoRA, section 3)"
+    cost = "1 % of the time"
     return [Option("double quantization", 1, cost, settings, (("double", True),))] if meter.saved_by_double else []
 
 
@@ -216,7 +216,7 @@ def _sharding(setup: Setup, meter: Meter) -> list[Option]:
         flags = _OFFLOADED[setup.strategy] + (storage if stored and not setup.stored else "")
         made = [Option("weights in host memory", 90, cost, (), (("offload", True), *stored), by_hand=flags)]
     else:
-        shard, hosted = (("strategy", "fsdp2"), *stored), f"FSDP2 over {meter.ranks} cards, weights in host memory"
+        shard, hosted = (("strategy", "fsdp2"), *stored), f"FSDP2 over {meter.ranks} cards, with offload"
         flags = f"{_SHARDED}{storage}"
         made = [
             Option(f"FSDP2 over {meter.ranks} cards", 25, "weights travel between cards", (), shard, by_hand=flags),

@@ -114,7 +114,7 @@ def fit_of(
     plan = asked.plan.but(every=max(stride, 2))
     setup = Setup(
         plan,
-        context.batch_size or 1,
+        meter.batch,
         meter.seq_len,
         mode_of(stride),
         meter.lora.rank if meter.lora is not None else None,
@@ -193,7 +193,7 @@ def _most(setup: Setup, meter: Meter, name: str) -> int:
     """
     unit = 1 if name == "batch" else STRIDE
     start = getattr(setup, name) // unit or 1
-    limit = meter.most_tokens // unit if name == "seq_len" else 2**16
+    limit = max(meter.most(setup, name) // unit, start)
     known: dict[int, int] = {}
 
     def peak(count: int) -> int:
@@ -203,7 +203,7 @@ def _most(setup: Setup, meter: Meter, name: str) -> int:
         return known[count]
 
     low, high = start, min(2 * start, limit)
-    if peak(low) > meter.card.total:
+    if peak(low) > meter.card.total or (name == "seq_len" and peak(low) == peak(high)):  # images have no length
         return start * unit
     while peak(high) <= meter.card.total and high < limit:
         slope = (peak(high) - peak(low)) / max(high - low, 1)

@@ -21,7 +21,7 @@ from kbitlint.model.inputs.plan import DOCUMENTED, Plan
 from kbitlint.model.inputs.positions import limited
 from kbitlint.model.inputs.recipes import value_of
 from kbitlint.model.inputs.structure import accepted, config_of, described, input_of
-from kbitlint.model.inputs.supplied import own_batch
+from kbitlint.model.inputs.supplied import STEP, own_batch, own_step
 from kbitlint.model.inputs.tensors import made_for
 from kbitlint.model.inputs.tokens import placeholders, tokens_of
 from kbitlint.model.layers import adapters
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from kbitlint.model.inputs.interface import Argument
 
-_FUSED = "fused_lm_head"
+#: the argument with which TRL's loss calls the forward that TRL gave a model
+FUSED = "fused_lm_head"
 
 
 def training_batch(
@@ -55,13 +56,16 @@ def training_batch(
     own = own_batch(base, device)
     if own is not None:
         return own
+    if plan.method != "forward":
+        made = {name: value_of(name, recipe, float_dtype(base)) for name, recipe in plan.recipes.items()}
+        return {f".{plan.method}": _on(made, device)}
     arguments = interface_of(base, plan.given)
     config: Any = config_of(base)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     length = limited(base, text, plan.seq_len or seq_len)
     dimensions = Dimensions(config, batch, length, plan.dimensions)
     tokens = tokens_of(config, text, (batch, length))
-    made: dict[str, Any] = media_of(base, arguments, getattr(base, "main_input_name", "input_ids"), dimensions, tokens)
+    made = media_of(base, arguments, getattr(base, "main_input_name", "input_ids"), dimensions, tokens)
     if "pixel_values" in made:
         tokens = torch.cat([placeholders(config, batch), tokens], dim=1)
     tokens = with_placeholders(tokens, plan.placeholders)
@@ -92,7 +96,7 @@ def _asked_by_trainers(*modules: nn.Module) -> dict[str, bool]:
     forwards = [module.__dict__.get("forward") for module in modules]
     codes = [getattr(getattr(forward, "__func__", forward), "__code__", None) for forward in forwards]
     named = [code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] for code in codes if code is not None]
-    return {_FUSED: True} if any(_FUSED in names for names in named) else {}
+    return {FUSED: True} if any(FUSED in names for names in named) else {}
 
 
 def _text(
@@ -185,7 +189,14 @@ def _codebooks(base: nn.Module) -> int:
 
 
 def called(model: nn.Module, batch: Mapping[str, Any]) -> Any:
-    """Return the output of a model on a batch. Arguments before ``*inputs`` are passed by position."""
+    """Return the output of a model on a batch, or that of the step that a batch names.
+
+    Arguments before ``*inputs`` are passed by position.
+    """
+    method = next((name for name in batch if name.startswith(".")), None)
+    if method is not None:
+        step = own_step()
+        return step(model, batch[method]) if method == STEP and step else getattr(model, method[1:])(**batch[method])
     several = next((name for name in batch if name.startswith("*")), None)
     if several is None:
         return model(**batch)

@@ -140,7 +140,7 @@ def _launched(launcher: str, words: list[str], environment: dict[str, str]) -> C
     for number, word in enumerate(words):
         name, _, inline = word.partition("=")
         value = inline or (words[number + 1] if number + 1 < len(words) else "")
-        if name in _RANKS and value.isdigit():
+        if name in _RANKS and value.isdecimal():
             ranks = int(value)
         elif name in _CONFIGS:
             launch_file = value

@@ -142,9 +142,10 @@ def _must_be_settings(given: Mapping[str, Any], context: TrainingContext) -> Non
     """
     from kbitlint.fixes.budget import plan_of  # an audit measures no step
     from kbitlint.fixes.lora import parse_lora  # as above
-    from kbitlint.fixes.measured_target import launch_of  # an audit measures no step
+    from kbitlint.fixes.measured_target import launch_of, refuse_wrong_types  # an audit measures no step
     from kbitlint.upstream import cards  # as above
 
+    refuse_wrong_types(**given)
     options_of(
         {
             name: value

@@ -156,7 +156,7 @@ def _ranks(launcher: str, options: Mapping[str, str], folder: Path) -> tuple[boo
     if launcher == "python":
         return False, 0, None
     stage = options.get("zero_stage", "") if "use_deepspeed" in options else ""
-    zero = int(stage) if stage.isdigit() and len(stage) == 1 else None
+    zero = int(stage) if stage.isdecimal() and len(stage) == 1 else None
     # accelerate 1.15, utils/dataclasses.py: version 1 without a choice
     fsdp = (2 if options.get("fsdp_version") == "2" else 1) if "use_fsdp" in options else 0
     several = "multi_gpu" in options or options.get("num_processes", "1") not in _ONE

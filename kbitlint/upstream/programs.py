@@ -69,6 +69,8 @@ class Program:
     """A key of files that merge and save a model instead of training it; empty if the program has no such files."""
     verb: str = "train"
     """The last part of the name under which ``upstream/contracts`` lists what its validators refuse."""
+    needs: tuple[str, ...] = ()
+    """Keys of which every file of the program has one; empty if there is none. Others share its further keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +245,7 @@ PROGRAMS: tuple[Program, ...] = (
         "trl.SFTTrainer",
         half_by_flag=False,
         adapter="use_peft",
+        needs=("model_name_or_path", "use_peft"),
         lora=(
             ("lora_r", "r"),
             ("lora_alpha", "lora_alpha"),

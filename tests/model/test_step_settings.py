@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import math
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,10 @@ import torch
 from allocations import peak_of
 
 import kbitlint
+from kbitlint.context.launch import Launch
+from kbitlint.context.strategy import Strategy
 from kbitlint.fixes.lora import Lora, parse_lora
+from kbitlint.fixes.measured_target import launch_of
 from kbitlint.memory_result import OFF, ON
 from kbitlint.model.batch import loss_of, training_batch
 from kbitlint.model.inspect.walk import collect
@@ -163,6 +169,38 @@ def test_loras_are_read(text, lora):
 def test_bad_loras_are_one_line(text, line):
     with pytest.raises(kbitlint.KbitlintError, match=line):
         parse_lora(text)
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"batch": 0}, "batch must be 1 or more, not 0"),
+        ({"batch": True}, "batch must be a whole number, not True"),
+        ({"batch": "2"}, "batch must be a whole number, not '2'"),
+        ({"seq_len": math.nan}, "seq_len must be a whole number, not nan"),
+        ({"seq_len": 1}, "seq_len must be 2 or more, not 1"),
+        ({"gpus": 2.0}, "gpus must be a whole number, not 2.0"),
+        ({"lora": 7}, "lora must be a string, not 7"),
+        ({"strategy": 5}, "strategy must be a string, not 5"),
+        ({"batch": 2**20, "seq_len": 128}, "--batch 1048576: no more than 699050 sequences of 128 tokens are measured"),
+        (
+            {"context": kbitlint.TrainingContext(strategy=Strategy.ZERO3)},
+            "the training is spread over cards (zero3), and nothing says over how many: pass --gpus N",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", [kbitlint.memory, functools.partial(kbitlint.fit, gpu="24GB")], ids=["memory", "fit"])
+def test_arguments_that_nothing_can_be_measured_with_are_one_line(command, given, line):
+    with pytest.raises(kbitlint.KbitlintError, match=f"^{re.escape(line)}$"):
+        command(tiny.load(), **given)
+
+
+def test_a_launch_file_says_whether_weights_lie_on_the_host():
+    shared = kbitlint.TrainingContext(strategy=Strategy.FSDP2, offload=True, world_size=2)
+
+    assert launch_of(None, None, shared, offload=False) == Launch("fsdp2", 2, offload=True)
+    assert launch_of("ddp", 2, shared, offload=False) == Launch("ddp", 2)
+    assert launch_of(None, 1, shared, offload=False) == Launch()
 
 
 def test_patterns_and_dora_reach_peft():

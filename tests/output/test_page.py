@@ -324,7 +324,8 @@ def test_the_page_of_memory_shows_what_could_not_be_measured():
     text = render_memory(made)
 
     page = checked(text)
-    assert "1 × 16 tokens, adamw, bfloat16 autocast, with LoRA r=16 on q attached for this." in page.words
+    loss = "loss over full logits, as transformers' Trainer (--loss fused: TRL's SFTTrainer)"
+    assert f"1 × 16 tokens, adamw, bfloat16 autocast, {loss}, with LoRA r=16 on q attached for this." in page.words
     assert "PEFT's prepare : not measured: it <refuses>" in page.words
     parts = [(rect["class"], rect["x"], rect["width"]) for rect in page.all("rect") if "x" in rect]
     assert parts == [

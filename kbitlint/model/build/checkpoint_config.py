@@ -81,6 +81,7 @@ def load_config(source: Source) -> Any:
         file = _config_file(source)
         if file is not None:
             values = read_json(file)
+            _refuse_no_table(source, values)
             _refuse_giants(source, values)  # construction of the config itself may exhaust the memory
             if not source.trust_remote_code:
                 refuse_places(source.asks, values)
@@ -129,6 +130,13 @@ def _config_file(source: Source) -> Path | None:
         file = folder / "config.json"
         return file if file.is_file() else None
     return Path(cached_file(source.name, "config.json", **source.arguments(), **local_only()))
+
+
+def _refuse_no_table(source: Source, values: Mapping[str, Any]) -> None:
+    """Raise TargetError if the quantization of a config is no table of settings."""
+    own = values.get("quantization_config")
+    if own is not None and not isinstance(own, Mapping):
+        raise TargetError(source.asks, f"quantization_config must be an object, not {own!r:.60}")
 
 
 def _refuse_giants(source: Source, values: Any, at: str = "") -> None:

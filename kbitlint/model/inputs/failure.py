@@ -5,6 +5,7 @@ from __future__ import annotations
 import linecache
 import re
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kbitlint.lazy_dataclass import dataclass
@@ -62,6 +63,8 @@ _NO_LOSS = re.compile(
     re.IGNORECASE,
 )
 
+#: The folder of this package, whose modes run between those of a model.
+_PACKAGE = str(Path(__file__).parents[2])
 #: Files below the code of a model: the modes of a trace, and torch.
 _OURS = re.compile(r"[/\\\\](kbitlint|torch)[/\\\\]")
 
@@ -76,7 +79,8 @@ def failure_of(error: BaseException, arguments: Collection[str]) -> Failure:
     frames = list(traceback.walk_tb(error.__traceback__))
     absent: dict[str, None] = {}
     later: dict[str, None] = {}
-    for frame, line in reversed(frames[-_NEAR:]):
+    near = [(frame, line) for frame, line in frames if not frame.f_code.co_filename.startswith(_PACKAGE)][-_NEAR:]
+    for frame, line in reversed(near):
         none = [name for name, value in frame.f_locals.items() if value is None and name in arguments]
         text = linecache.getline(frame.f_code.co_filename, line)
         named = [name for name in none if re.search(rf"\b{name}\b", text)]

@@ -53,6 +53,8 @@ def fitted_plan(
         seen: Returns the numbers with which the last run compared integers, and how many functions of torch ran in it.
     """
     search = _Search(model, run, batch, seq_len, seen)
+    if has_training_step(search.base) and (found := _used_plan(search, Plan(method="training_step"))) is not None:
+        return found
     shapes, failure = search.attempt(DOCUMENTED)
     if failure is None:
         return DOCUMENTED
@@ -60,11 +62,16 @@ def fitted_plan(
     return found or search.below(DOCUMENTED, shapes, failure, _DEPTH)
 
 
-def _used_plan(documented: _Search) -> Plan | None:
+def has_training_step(base: nn.Module) -> bool:
+    """Return whether a module computes its loss in a method of its own, as Lightning's modules do."""
+    return callable(getattr(type(base), "training_step", None))
+
+
+def _used_plan(documented: _Search, start: Plan = DOCUMENTED) -> Plan | None:
     """Return a plan whose inputs have the form that the forward's own code gives them, or None if that leads to no batch."""
     search = _UseSearch(documented.model, documented.run, documented.batch, documented.seq_len, documented.seen)
-    shapes, failure = search.attempt(DOCUMENTED)
-    plan = DOCUMENTED if failure is None else search.below(DOCUMENTED, shapes, failure, _DEPTH)
+    shapes, failure = search.attempt(start)
+    plan = start if failure is None else search.below(start, shapes, failure, _DEPTH)
     if plan is None:
         return None
     found = plan.changed(recipes=search.recipes)
@@ -157,12 +164,12 @@ class _UseSearch(_Search):
         """Return what the forward takes, and each tensor inside of it, by the way to it."""
         leaves = [leaf for name, recipe in self.recipes.items() for leaf in leaves_of(name, recipe)]
         inside = {path: Argument(path, True, leaf.kind, None, "") for path, leaf in leaves}  # noqa: FBT003  # a row of a table
-        return interface_of(self.base, plan.given) | inside
+        return interface_of(self.base, plan.given, plan.method) | inside
 
     def attempt(self, plan: Plan) -> tuple[dict[str, Shape], Failure | None]:
         """Return the shapes that the forward has given its inputs, and how it failed, or None if it ran."""
         self.tried.add(repr(plan))
-        known = interface_of(self.base, plan.given)
+        known = interface_of(self.base, plan.given, plan.method)
         for _ in range(_AGAIN):
             session, raised = self._once(plan, known)
             if not session.broken:  # code has read other sizes than those that its layers took later
@@ -178,10 +185,10 @@ class _UseSearch(_Search):
         session = Session(plan, self.batch, plan.seq_len or self.seq_len, float_dtype(self.base))
         wanted = [name for name, one in known.items() if (one.required or name in plan.given) and name not in plan.without]
         made: dict[str, Any] = {name: LazyInput(session.input(name)) for name in wanted}
-        if (several := several_of(self.base)) is not None:
+        if plan.method == "forward" and (several := several_of(self.base)) is not None:
             count = plan.counts.get(f"*{several}") or _branches(self.base)
             made[f"*{several}"] = tuple(map(LazyInput, session.several(f"*{several}", count)))
-        raised = self.run(made)
+        raised = self.run(made if plan.method == "forward" else {f".{plan.method}": made})
         self.progress = self.calls()
         return session, raised
 

@@ -79,15 +79,16 @@ class Argument:
     """The documentation of the argument, with its type."""
 
 
-def interface_of(base: Any, given: Collection[str] = ()) -> dict[str, Argument]:
+def interface_of(base: Any, given: Collection[str] = (), method: str = "forward") -> dict[str, Argument]:
     """Return the arguments of a model's forward that a training step may pass, by name.
 
     Args:
         base: The model, without wrappers.
         given: Arguments that a plan passes. Those that no signature names are entries of another one, or of ``**kwargs``.
+        method: The method that a training step calls.
     """
-    found = inspect.signature(base.forward).parameters.values()
-    texts = _documented(type(base).forward)
+    found = inspect.signature(getattr(base, method)).parameters.values()
+    texts = _documented(getattr(type(base), method))
     named = {
         parameter.name: _argument(parameter, texts.get(parameter.name, ""))
         for parameter in found

@@ -45,6 +45,8 @@ _FUNCTIONS = {
 class LazyInput:
     """An input of which nothing is known until code uses it."""
 
+    __slots__ = ("_state",)
+
     def __init__(self, node: Node, views: tuple[View, ...] = ()) -> None:
         object.__setattr__(self, "_state", (node, views))
 

@@ -17,6 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from kbitlint.errors import one_line
 from kbitlint.model.attributes import attribute
 from kbitlint.model.batch import called, loss_of, training_batch
+from kbitlint.model.inputs.supplied import is_supplied
 from kbitlint.model.layers import adapters, checkpointing
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def is_of_training(model: nn.Module, error: BaseException, how: StepSettings) ->
     if not isinstance(base, PreTrainedModel) or not (
         model is base or (_is_of_peft(model) and adapters.own_base(model) is base)
     ):
-        raise NotBuiltError("a module of the user's own has no small copy to try the batch on")
+        how_to = "the batch is yours" if is_supplied(base) else "pass a batch of yours: kbitlint.check(model, inputs=...)"
+        raise NotBuiltError(f"no library documents what {type(base).__name__} takes; {how_to}")
     raised: BaseException | None
     try:
         raised = _raised(model, base, how)
