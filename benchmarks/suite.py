@@ -57,6 +57,7 @@ PROMISES = {
             "test_loaded_values",
             "test_own_loops",
             "test_data_flow",
+            "test_own_results",
             "test_snapshots",
             "test_cache",
             "test_paths",
