@@ -89,6 +89,22 @@ PARTS = {
         (("benchmarks.truth.adapters",),),
         kept=("adapters.jsonl",),
     ),
+    "diffusers": Part(
+        "Tiny denoisers of diffusers, in nf4",
+        (("benchmarks.truth.other_models", "diffusers"),),
+        kept=("other-diffusers.jsonl",),
+    ),
+    "modules": Part(
+        "Modules of no library, in nf4",
+        (("benchmarks.truth.other_models", "modules"),),
+        kept=("other-modules.jsonl",),
+    ),
+    "quantization": Part(
+        "Other methods of quantization, as far as a CPU runs them",
+        (("benchmarks.truth.quantization_methods",),),
+        kept=("quantization.jsonl",),
+        needs="packages that are not among the requirements (the head of benchmarks/truth/quantization_methods.py names them)",
+    ),
     "trainers": Part(
         "Every trainer of TRL, in states that people bring",
         (("benchmarks.truth.trainers", "--rehearse"),),
