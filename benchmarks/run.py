@@ -112,7 +112,7 @@ PARTS = {
     ),
     "generated": Part(
         "Generated training programs, run for real",
-        (("benchmarks.truth.generated", "--programs", "200", "--seed", "5000"),),
+        (("benchmarks.truth.generated", "--programs", "300", "--seed", "310000"),),
         kept=("generated.jsonl",),
     ),
     "public": Part(
@@ -248,7 +248,8 @@ def page(known: dict[str, Any], reasons: dict[str, Any]) -> Iterator[str]:
         shown = list(names)
         yield f"\n## {title}"
         command = PARTS[shown[0]].commands[-1]
-        yield f"\n`python -m {' '.join(command) if PARTS[shown[0]].needs == GPU else command[0]}`\n"
+        words = command if PARTS[shown[0]].needs == GPU else itertools.takewhile(lambda word: not word.startswith("-"), command)
+        yield f"\n`python -m {' '.join(words)}`\n"
         yield "| | measured | goal | | on |"
         yield "|---|---:|---:|---|---|"
         for part in (known[name] for name in shown):
