@@ -70,6 +70,18 @@ _PADLESS = re.compile(
     r"|tiiuae/falcon-(7b|40b)|microsoft/phi-(2|1_5))"
 )
 
+#: published checkpoints of pretraining whose tokenizer has no ``chat_template``
+_TEMPLATELESS = re.compile(
+    r"meta-llama/(Meta-)?Llama-(2-\d+b-hf|3(\.[123])?-\d+B)|mistralai/Mistral-7B-v0\.[13]|google/gemma-(2-)?\d+b"
+    r"|(openai-community/)?gpt2(-medium|-large|-xl)?|(distilbert/)?distilgpt2|EleutherAI/(pythia-[\w.]+|gpt-(j|neo)-[\w.]+)"
+    r"|facebook/opt-[\w.]+|bigscience/bloom(-\w+)?|tiiuae/falcon-(7b|40b)|microsoft/phi-(2|1_5)|bigcode/starcoder2-\d+b"
+)
+
+
+def lacks_template(name: object) -> bool:
+    """Return whether a checkpoint's tokenizer certainly comes without a chat template. Unknown names count as having one."""
+    return isinstance(name, str) and _TEMPLATELESS.fullmatch(name) is not None
+
 
 def lacks_pad(name: object) -> bool:
     """Return whether a checkpoint's tokenizer certainly comes without a padding token. Unknown names count as having one."""
