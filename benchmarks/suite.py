@@ -40,7 +40,9 @@ PROMISES = {
         *("test_live_losses", "test_timeline", "test_memory_benchmarks", "test_passes", "test_tensor_parallel"),
     ),
     "an error of a step is one of training, seen on a small copy": ("test_small_copy",),
-    "diffusion models and plain modules": ("test_diffusion", "test_plain_modules", "test_fitted_batches"),
+    "diffusion models and plain modules": (
+        *("test_diffusion", "test_plain_modules", "test_undocumented_inputs", "test_fitted_batches"),
+    ),
     "a rehearsal ends as the real run does, in its enclosure": (
         *("test_command", "test_process", "test_folders", "test_stand_ins", "test_enclosure", "test_task_limit", "test_inbox"),
         *("test_what_is_not_here", "test_repair", "test_public_rehearsals", "test_measured"),

@@ -23,8 +23,8 @@ class LayersNotStored(Rule):
 
     ## What it does
 
-    Counts the numbered `layers`, `layer` or `h` among the tensors of a model folder whose safetensors headers are all there. Reports a
-    `num_hidden_layers` above that number.
+    Counts the numbered `layers`, `layer` or `h` among the tensors of a model folder whose safetensors headers are all there.
+    Reports a `num_hidden_layers` above that number.
 
     ## Why is this bad?
 
