@@ -99,6 +99,11 @@ PARTS = {
         (("benchmarks.truth.generated", "--programs", "200", "--seed", "5000"),),
         kept=("generated.jsonl",),
     ),
+    "recipes": Part(
+        "Random configurations of axolotl and LLaMA-Factory, against the validators of these programs",
+        (("benchmarks.truth.recipes",),),
+        needs="packages that are not among the requirements (the head of benchmarks/truth/recipes.py names them)",
+    ),
     "public": Part(
         "Public training scripts, rehearsed",
         (

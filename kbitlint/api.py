@@ -175,8 +175,10 @@ def memory(  # noqa: PLR0913  # each is one setting of a training step
     chosen = options_of(options)
     from kbitlint.fixes.budget import memory_of, plan_of  # an audit measures no step
     from kbitlint.fixes.lora import parse_lora  # as above
-    from kbitlint.fixes.measured_target import context_of_target, launch_of  # an audit measures no step
+    from kbitlint.fixes.measured_target import context_of_target, launch_of, refuse_wrong_types  # an audit measures no step
 
+    refuse_wrong_types(batch=batch, seq_len=seq_len, gpus=gpus, accumulation=accumulation, every=every)
+    refuse_wrong_types(lora=lora, optimizer=optimizer, strategy=strategy, loss=loss, attention=attention)
     settings = (optimizer, loss, accumulation, every, attention)
     plan_of(chosen.context, *settings)  # wrong settings raise before the target is opened
     launch_of(strategy, gpus, chosen.context, offload=offload)  # as above
@@ -184,7 +186,7 @@ def memory(  # noqa: PLR0913  # each is one setting of a training step
     parsed = target_of(target)
     with turn(parsed):
         opened = open_target(parsed, chosen)
-        context = context_of_target(opened, chosen)
+        context = context_of_target(opened, chosen, spread=gpus is not None or strategy is not None)
         step, launch = plan_of(context, *settings), launch_of(strategy, gpus, context, offload=offload)
         return memory_of(opened, chosen, (batch, seq_len), lora=adapter, plan=step, launch=launch, told=told)
 
@@ -223,8 +225,10 @@ def fit(  # noqa: D417, PLR0913  # each is one setting of a run; some are those 
     """
     from kbitlint.fixes.budget import plan_of  # an audit measures no step
     from kbitlint.fixes.fit import asked_of, fit_target  # as above
-    from kbitlint.fixes.measured_target import context_of_target  # an audit measures no step
+    from kbitlint.fixes.measured_target import context_of_target, refuse_wrong_types  # an audit measures no step
 
+    refuse_wrong_types(gpu=gpu, batch=batch, seq_len=seq_len, gpus=gpus, accumulation=accumulation, checkpointing=checkpointing)
+    refuse_wrong_types(lora=lora, optimizer=optimizer, strategy=strategy, loss=loss, attention=attention)
     chosen = options_of(options)
     settings = (optimizer, loss, accumulation, None, attention)
 
@@ -235,7 +239,8 @@ def fit(  # noqa: D417, PLR0913  # each is one setting of a run; some are those 
     parsed = target_of(target)
     with turn(parsed):
         opened = open_target(parsed, chosen)
-        asked = dataclasses.replace(ask(context_of_target(opened, chosen)), writable=writable)
+        context = context_of_target(opened, chosen, spread=gpus is not None or strategy is not None)
+        asked = dataclasses.replace(ask(context), writable=writable)
         return fit_target(opened, chosen, (batch, seq_len), asked)
 
 

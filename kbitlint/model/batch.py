@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from kbitlint.model.inputs.interface import Argument
 
-_FUSED = "fused_lm_head"
+#: the argument with which TRL's loss calls the forward that TRL gave a model
+FUSED = "fused_lm_head"
 
 
 def training_batch(
@@ -95,7 +96,7 @@ def _asked_by_trainers(*modules: nn.Module) -> dict[str, bool]:
     forwards = [module.__dict__.get("forward") for module in modules]
     codes = [getattr(getattr(forward, "__func__", forward), "__code__", None) for forward in forwards]
     named = [code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] for code in codes if code is not None]
-    return {_FUSED: True} if any(_FUSED in names for names in named) else {}
+    return {FUSED: True} if any(FUSED in names for names in named) else {}
 
 
 def _text(

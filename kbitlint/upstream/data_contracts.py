@@ -113,6 +113,11 @@ CONTRACTS: Mapping[str, DataContract] = {
         "pass return_dict=False",
         since="5",
     ),
+    # torch/utils/data/_utils/pin_memory.py; TrainingArguments.dataloader_pin_memory is True
+    "tensors on a device": DataContract(
+        "{} returns tensors on a GPU, and Trainer's loader pins the memory of each batch on the CPU: a RuntimeError",
+        "leave the tensors on the CPU: Trainer moves them",
+    ),
     # datasets/dataset_dict.py, DatasetDict.__getitem__; TRL 1 checks the type of train_dataset
     "splits for rows": DataContract(
         "load_dataset without split returns a dict of splits, and a Trainer takes the rows of one: it raises",
@@ -170,6 +175,12 @@ CONTRACTS: Mapping[str, DataContract] = {
     "labels shifted": DataContract(
         "the labels are shifted by one token, and the model shifts them again: it learns the token after the next",
         "let the labels be the input ids",
+        learns=True,
+    ),
+    # transformers: the logits at a position predict the token after it, and only the loss of the model shifts the labels
+    "labels unshifted": DataContract(
+        "the loss compares the logits of each token with the label of the same token: a decoder learns to repeat its input",
+        "compare logits[:, :-1] with labels[:, 1:]",
         learns=True,
     ),
     "labels of padding": DataContract(

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.context import TrainingContext
 from kbitlint.facts.chosen import is_chosen
-from kbitlint.facts.layers import short_name
-from kbitlint.facts.trace import PackedReadFacts, RefusalFacts, SavedFacts, TraceFacts
+from kbitlint.facts.trace import PackedReadFacts, SavedFacts, TraceFacts
 from kbitlint.model.inputs.fitting import has_training_step
 from kbitlint.model.inputs.structure import described
 from kbitlint.model.inspect.tensor_hooks import without_gradient
@@ -28,6 +27,7 @@ from kbitlint.model.trace.arrivals import gradients_of, is_library_code, recast_
 from kbitlint.model.trace.beside import written
 from kbitlint.model.trace.fitting import is_of_adapter, mixes_integers, plan_for
 from kbitlint.model.trace.float32_modules import float32_modules, float32_outputs
+from kbitlint.model.trace.generation import with_generation
 from kbitlint.model.trace.raising import raising
 from kbitlint.model.trace.step import StepEnd, StepSettings, UntraceableError, runnable, step_of
 from kbitlint.model.trace.trainer_loss import trainer_loss
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from kbitlint.facts.model import ModelFacts
-    from kbitlint.model.trace.ledger import Refusal
     from kbitlint.model.trace.recorder import ExpectedGradient, StepRecorder
 
 __all__ = ["UntraceableError", "trace"]
@@ -73,7 +72,7 @@ def trace(
         batch: Sequences in the batch.
         seq_len: Tokens in each sequence.
         facts: Facts of a walk over this model. None walks over the model first.
-        trainer: The Trainer that holds the model. A step on its own loss and first batch runs too.
+        trainer: The Trainer that holds the model. A step on its own loss and first batch runs too, and its generation.
 
     Raises:
         UntraceableError: The step needs values or kernels that do not exist without weights.
@@ -96,6 +95,7 @@ def trace(
         traced = _with_loss(inner, how, None)
     else:
         traced = traced if loss is None else _with_loss(inner, dataclasses.replace(how, loss=loss), traced)
+        traced = with_generation(inner, how, traced, trainer)
     if traced.refusals and context.autocast_dtype is None:
         in_region = dataclasses.replace(how, context=dataclasses.replace(context, autocast_dtype="bfloat16"))
         try:
@@ -209,7 +209,7 @@ def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
         autocast=how.context.autocast_dtype,
         batch=(how.batch, how.seq_len),
         gradients=gradients,
-        refusals=tuple(_refusal(refusal) for refusal in ledger.refusals.values()),
+        refusals=ledger.refused(),
         packed_reads=tuple(PackedReadFacts(path, reader, name, cast) for (path, reader), name in ledger.packed_reads.items()),
         layers=tuple(step.layers.values()),
         promotions=tuple(step.promotions.values()),
@@ -273,9 +273,3 @@ def _strip(twin: nn.Module, *, bare: bool) -> None:
             module.__dict__.pop("forward", None)
         if checkpointing.FLAG in module.__dict__:
             module.__dict__[checkpointing.FLAG] = False
-
-
-def _refusal(refusal: Refusal) -> RefusalFacts:
-    return RefusalFacts(
-        refusal.where, refusal.operator, tuple(short_name(dtype) for dtype in refusal.dtypes), refusal.in_backward
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kbitlint.upstream.contracts.choices import CHOICES
 from kbitlint.upstream.contracts.loads import LOAD_ROWS
 from kbitlint.upstream.contracts.rows import Contract
 
@@ -236,6 +237,16 @@ _ARGUMENT_ROWS = (
         example="optim='paged_adamw_8bits'",
         since="5",
         until="5.24",
+    ),
+    *(
+        Contract(
+            _ARGUMENTS,
+            f"text({name}) and {name} not in {values!r}",
+            f"is not a valid {kind}, please select one of",
+            drops=name,
+            example=f"{name}='{wrong}'",
+        )
+        for name, (kind, values, wrong) in CHOICES.items()
     ),
 )
 
