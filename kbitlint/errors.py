@@ -20,6 +20,7 @@ class TargetError(KbitlintError):
 
     def __init__(self, target: object, problem: str) -> None:
         super().__init__(f"{target}: {problem}")
+        self.problem = problem
 
 
 class UnreachableError(TargetError):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.guards import chooses_by_version, is_guarded
+from kbitlint.facts.guards import chooses_by_version
 from kbitlint.rule import Meta, Rule
-from kbitlint.upstream.removed_attributes import removed_attribute
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from kbitlint.facts.source import SourceFacts
 
 #: packages that set attributes of their own on the objects of transformers
-_PATCHING = ("unsloth", "swift", "layoutlm", "markuplm", "tapas")
+_PATCHING = ("unsloth import", "import unsloth", "swift", "layoutlm", "markuplm", "tapas")
 
 
 class RemovedAttribute(Rule):
@@ -25,8 +24,8 @@ class RemovedAttribute(Rule):
     ## What it does
 
     Reports the read of an attribute of a Trainer, of training arguments or of a tokenizer, where the version of the library
-    that is modelled has none of that name. The class of the object is certain: each assignment of the name in its function
-    makes such an object. Files that choose by version, ask `hasattr`, or set an attribute of that name are left out.
+    that is modelled has none of that name. The class of the object is certain: it is followed from
+    statement to statement. Files that choose by version, and places that ask `hasattr`, or set such an attribute, are left out.
 
     ## Why is this bad?
 
@@ -61,20 +60,15 @@ class RemovedAttribute(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each read of a removed attribute."""
-        if not source.attribute_uses or any(word in source.text.lower() for word in _PATCHING):
+        faults = [fault for fault in source.object_faults if fault.kind == "attribute" and fault.version]
+        if not faults or any(word in source.text.lower() for word in _PATCHING) or chooses_by_version(source.text):
             return
-        for use in source.attribute_uses:
-            found = removed_attribute(use.owner, use.name, source.versions)
-            if found is None or is_guarded(source.text, use.offset, ("AttributeError", "Exception")):
-                continue
-            if chooses_by_version(source.text) or "except:" in source.text:
-                return
-            since, successor = found
-            owner = use.owner.rpartition(".")[2]
+        for fault in faults:
+            owner = fault.owner.rpartition(".")[2]
             yield self.violation(
-                f"the object of {owner} has no attribute {use.name} since {since}: an AttributeError",
-                source.at_line(use.line, use.name),
+                f"the object of {owner} has no attribute {fault.name} since {fault.version}: an AttributeError",
+                source.at_line(fault.line, fault.name),
                 surface=Surface.SOURCE,
-                evidence={"class": use.owner, "attribute": use.name, "replaced_by": successor or None},
-                fix=Fix(f"use {successor}" if successor else "leave it out", Safety.DISPLAY),
+                evidence={"class": fault.owner, "attribute": fault.name, "replaced_by": fault.meant or None},
+                fix=Fix(f"use {fault.meant}" if fault.meant else "leave it out", Safety.DISPLAY),
             )

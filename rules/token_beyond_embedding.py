@@ -70,6 +70,16 @@ class TokenBeyondEmbedding(Rule):
                     fix=Fix("resize the embeddings to the tokenizer, or use a token that is there", Safety.DISPLAY),
                 )
 
+        for fault in source.object_faults:
+            if fault.kind == "beyond":
+                yield self.violation(
+                    f"the new padding token gets the id {fault.detail}, and the embedding has {fault.detail} rows",
+                    source.at_line(fault.line, "tokenizer"),
+                    surface=Surface.SOURCE,
+                    evidence={"token": int(fault.detail), "rows": int(fault.detail)},
+                    fix=Fix("resize the embeddings to the tokenizer, or use a token that is there", Safety.DISPLAY),
+                )
+
     def check_rehearsal(self, rehearsal: RehearsalFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each training whose first batch has such a token."""
         for batch in rehearsal.batches:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.guards import chooses_by_version, is_guarded
+from kbitlint.facts.guards import chooses_by_version, imports_package, is_guarded
 from kbitlint.facts.values import Call
 from kbitlint.rule import Meta, Rule
 from kbitlint.upstream.signatures.lookup import names_of, refusal
@@ -94,7 +94,7 @@ class UnknownKeyword(Rule):
 
 
 def _has_unsloth(source: SourceFacts) -> bool:
-    return any(name.partition(".")[0] == "unsloth" for name, _ in source.imports)
+    return imports_package(source.text, "unsloth") or "FastLanguageModel" in source.text
 
 
 def _fix(source: SourceFacts, call: Call, refused: dict[Argument, Keyword]) -> Fix:

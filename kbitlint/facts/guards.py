@@ -43,6 +43,11 @@ def chooses_by_version(text: str) -> bool:
     return _choice().search(text) is not None and _choice().search(PROSE.sub("", text)) is not None
 
 
+def imports_package(text: str, package: str) -> bool:
+    """Return whether a file imports a package anywhere, also inside of a function."""
+    return package in text and re.search(rf"^[ \t]*(?:from|import)[ \t]+{re.escape(package)}\b", text, re.MULTILINE) is not None
+
+
 def is_read(text: str, name: str) -> bool:
     """Return whether the code of a file reads a name, or all local names at once."""
     read = set(_READ.findall(PROSE.sub("", text)))

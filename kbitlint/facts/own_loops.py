@@ -27,6 +27,7 @@ class Origin(enum.Enum):
     WITHOUT_GRAD = "is computed where gradients are off"
     WITHOUT_LABELS = "is None, because the model is called without labels"
     FORWARD = "comes from a forward that a script wraps in no_grad"
+    DATA = "is made of the batch alone"
     USED = "has gone backward before, which frees its graph"
 
 
@@ -36,6 +37,10 @@ class Oversight(enum.Enum):
     SCALED_CLIP = "clips gradients that the scaler has multiplied"
     NO_ACCUMULATION = "takes a step in each round, and its Accelerator divides each loss"
     KEPT_GRAPHS = "keeps the graph of each loss of an evaluation"
+    LATE_CLIP = "clips gradients after the step that used them"
+    EARLY_SCHEDULE = "moves the learning rate before the step"
+    SKIPPED_SCALER = "goes backward past the scaler of its Accelerator"
+    NEVER_CLEARED = "never clears gradients"
 
 
 @dataclass(frozen=True, slots=True)

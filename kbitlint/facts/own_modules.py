@@ -60,15 +60,3 @@ class StateUse:
     """The form of the names in the file."""
     raises: bool
     """Whether the load raises. Otherwise it drops the tensors in silence."""
-
-
-@dataclass(frozen=True, slots=True)
-class AttributeUse:
-    """A read of an attribute of an object that a class of a library has made."""
-
-    owner: str
-    """The class: ``transformers.Trainer``, ``transformers.AutoTokenizer``."""
-    name: str
-    line: int
-    offset: int
-    """The offset of the line in the text."""

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     from kbitlint.facts.data_flow import DataUse
     from kbitlint.facts.model_state import ModelState
+    from kbitlint.facts.object_faults import ObjectFault
     from kbitlint.facts.own_loops import DeadLoss, LoopFault, OwnLoop
-    from kbitlint.facts.own_modules import AttributeUse, FileUse, Head, RefusedCall, StateUse
+    from kbitlint.facts.own_modules import FileUse, Head, RefusedCall, StateUse
     from kbitlint.facts.training import Training
     from kbitlint.facts.values import Argument, Call, Ignore, Span, Value
     from kbitlint.violation import Edit
@@ -148,6 +149,8 @@ class SourceFacts(SourceText):
     """The training loops that the file writes itself."""
     loop_faults: tuple[LoopFault, ...] = ()
     """What these loops, and those of evaluations, leave out."""
+    object_faults: tuple[ObjectFault, ...] = ()
+    """The uses of the libraries' objects that these do not allow."""
     data_uses: tuple[DataUse, ...] = ()
     """The places where data of the file does not fit the code that takes it."""
     heads: tuple[Head, ...] = ()
@@ -158,8 +161,6 @@ class SourceFacts(SourceText):
     """The functions of the file that a newer library cannot call, with the version from which on it cannot."""
     state_uses: tuple[StateUse, ...] = ()
     """The loads of state dicts whose names are not those of the model."""
-    attribute_uses: tuple[AttributeUse, ...] = ()
-    """The reads of attributes of objects that a class of a library has made."""
     unused: tuple[Ignore, ...] = ()
     """The comments that suppress no violation, or name no rule; filled after the other rules have run."""
 

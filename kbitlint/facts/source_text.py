@@ -5,41 +5,34 @@ An edit replaces a span of the text, so the text around it stays unchanged. ``kb
 
 from __future__ import annotations
 
-import functools
 import re
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.literals import Literal, literal, written
 from kbitlint.facts.local_imports import imported_around
-from kbitlint.facts.span_edits import KIND, blanks_before, bounds
+from kbitlint.facts.span_edits import blanks_before, bounds
+from kbitlint.facts.text_lines import TextLines
 from kbitlint.facts.values import Style
 from kbitlint.lazy_dataclass import dataclass
-from kbitlint.violation import Edit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from kbitlint.facts.values import Argument, Call, Span
+    from kbitlint.violation import Edit
 
 #: the comma, or the bracket, before an argument
 _BEFORE = re.compile(r",\s*\Z|(?<=[({])\s*\Z")
 
 
 @dataclass(frozen=True, slots=True)
-class SourceText:
+class SourceText(TextLines):
     """The text of a file, with its imports."""
 
-    file: str
-    text: str
     imports: tuple[tuple[str, str], ...] = ()
     """(full name, name in the file) of each import at the file's top level."""
     import_at: int = 0
     """The offset for a new import: the start of a line, or of a statement that follows others on its line."""
-
-    def replace(self, span: Span, code: str) -> tuple[Edit, ...]:
-        """Return the edits that replace a span of the text with code."""
-        return (self._edit(span.start, span.end, code),)
 
     def set_argument(self, call: Call, name: str, code: str) -> tuple[Edit, ...]:
         """Return the edits that set an argument to a code text. A missing argument is appended."""
@@ -130,9 +123,18 @@ class SourceText:
     def _statement(self, call: Call) -> tuple[int, str, str] | None:
         start = self.line_start(call.span.start)
         head = re.fullmatch(r"([ \t]*)(\w+)\s*=\s*", self.text[start : call.span.start])
-        if head is None or self.text[call.span.end : self._line_end(call.span.end)].partition("#")[0].strip():
+        if (
+            head is None
+            or self._continues(start)
+            or self.text[call.span.end : self._line_end(call.span.end)].partition("#")[0].strip()
+        ):
             return None
         return start, head[1], head[2]
+
+    def _continues(self, start: int) -> bool:
+        """Return whether the line at an offset belongs to a statement above it, whose brackets are open."""
+        above = next((line for line in self._lines_up(start) if _is_code(line)), "")
+        return _code(above).endswith(("(", "[", "{", ",", "\\"))
 
     def remove_comment(self, start: int, end: int) -> tuple[Edit, ...]:
         """Return the edit that removes a comment: with its line if it is alone there, else with the blanks before it."""
@@ -146,14 +148,6 @@ class SourceText:
         """Return the name that ``name = call`` binds; empty if the statement has another form."""
         statement = self._statement(call)
         return statement[2] if statement is not None else ""
-
-    def times(self, word: str) -> int:
-        """Return how often a word occurs in the text outside comments."""
-        return _words(self.text)[word]
-
-    def line_of(self, word: str) -> int:
-        """Return the line of a word's first occurrence; 1 if it does not occur."""
-        return _first_lines(self.text).get(word, 1)
 
     @property
     def adds_tokens(self) -> bool:
@@ -181,18 +175,6 @@ class SourceText:
         indent = len(self.text[start:end]) - len(self.text[start:end].lstrip())
         opens = before.partition("#")[0].rstrip().endswith(":")
         return opens and len(after) - len(after.lstrip()) < indent
-
-    def _lines_up(self, end: int) -> Iterator[str]:
-        while end > 0:
-            start = self.line_start(end - 1)
-            yield self.text[start : end - 1]
-            end = start
-
-    def _lines_down(self, start: int) -> Iterator[str]:
-        while start < len(self.text):
-            end = self._next_line(start)
-            yield self.text[start:end].rstrip("\n")
-            start = end
 
     def insert_before(self, span: Span, code: str) -> tuple[Edit, ...]:
         """Return the edit that inserts a statement on its own line, with the indentation of the statement at the span.
@@ -226,25 +208,6 @@ class SourceText:
         """Return the edit that inserts code at the start of a line."""
         return (self._edit(offset, offset, code),)
 
-    def code_of(self, span: Span) -> str:
-        """Return the text of a span."""
-        return self.text[span.start : span.end]
-
-    def line_start(self, offset: int) -> int:
-        """Return the offset at which the line of an offset starts."""
-        return self.text.rfind("\n", 0, offset) + 1
-
-    def _line_end(self, offset: int) -> int:
-        end = self.text.find("\n", offset)
-        return len(self.text) if end < 0 else end
-
-    def _next_line(self, offset: int) -> int:
-        end = self.text.find("\n", offset)
-        return len(self.text) if end < 0 else end + 1
-
-    def _edit(self, start: int, end: int, code: str) -> Edit:
-        return Edit(KIND, self.file, {"start": start, "end": end, "was": self.text[start:end], "text": code})
-
     def _append(self, call: Call, code: str) -> tuple[Edit, ...]:
         if call.style is Style.YAML:
             start = self.line_start(call.arguments[-1].whole.start) if call.arguments else call.span.start
@@ -272,22 +235,6 @@ class SourceText:
         if comma is None:
             return (self._edit(point, end, f",{self.text[point:end]}\n{indent}{code},"),)
         return (self._edit(end, end, f"\n{indent}{code},"),)
-
-
-@functools.lru_cache(maxsize=2)
-def _words(text: str) -> Counter[str]:
-    """Return the number of occurrences of each word, outside comments."""
-    return Counter(re.findall(r"\w+", re.sub(r"#.*", "", text)))
-
-
-@functools.lru_cache(maxsize=2)
-def _first_lines(text: str) -> dict[str, int]:
-    """Return the line of each word's first occurrence."""
-    found: dict[str, int] = {}
-    for number, line in enumerate(text.split("\n"), start=1):
-        for word in re.findall(r"\w+", line):
-            found.setdefault(word, number)
-    return found
 
 
 def _is_code(line: str) -> bool:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kbitlint.errors import KbitlintError
 from kbitlint.rehearsal import peers
@@ -149,7 +149,7 @@ def _receive(pipe: BinaryIO, child: subprocess.Popen[bytes], bound: Bounds, rece
     """Collect the messages until the process ends or reaches a bound. Return which bound, or nothing."""
     waiting, looked = b"", 0.0
     while True:
-        sources: list[BinaryIO | CallWatch] = [pipe, watch] if watch.fileno() >= 0 else [pipe]
+        sources: list[Any] = [pipe, watch] if watch.fileno() >= 0 else [pipe]
         ready, _, _ = select.select(sources, [], [], _LOOK)
         if watch in ready:
             watch.answer()

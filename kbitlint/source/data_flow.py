@@ -10,7 +10,9 @@ from kbitlint.facts.data_flow import DataUse
 from kbitlint.source.bindings import Bindings, elements, is_constant, is_open, items, keyword, last, returned
 from kbitlint.source.collators import masked
 from kbitlint.source.data_sets import set_uses
+from kbitlint.source.labels import keeps_labels, label_uses
 from kbitlint.source.mapped_functions import TEXT_METHODS, batched, encodings
+from kbitlint.source.own_results import forked_cuda, result_uses
 from kbitlint.source.pad_tokens import unpadded
 from kbitlint.source.trainer_functions import trainer_uses
 from kbitlint.upstream.data_contracts import ONLINE, PLAIN
@@ -45,10 +47,12 @@ def data_uses(module: ast.Module, text: str) -> Iterator[DataUse]:
             yield from () if is_open(call) else trainer_uses(names, call, text)
         elif isinstance(call.func, ast.Attribute) and call.func.attr == "map" and not any(one in text for one in _FORMATS):
             yield from batched(names, call)
+            yield from forked_cuda(names, call, text)
     if "apply_chat_template" in text and "AutoTokenizer" in text:
         yield from encodings(names)
     yield from masked(names, text)
-    yield from _labels(names, text)
+    yield from label_uses(names, text)
+    yield from result_uses(module, names, text)
     yield from set_uses(names)
     yield from unpadded(names, text)
 
@@ -117,7 +121,7 @@ class _Trainer:
             yield DataUse("removed columns", args.lineno, ", ".join(raw))
 
     def _unlabelled(self) -> Iterator[DataUse]:
-        if not _keeps(self._names, self._call) or "Seq2Seq" in self._text:
+        if not keeps_labels(self._names, self._call) or "Seq2Seq" in self._text:
             return
         if "label" in self._text or "ForCausalLM" not in self._text or "compute_loss" in self._text:
             return
@@ -233,67 +237,3 @@ def _misread(function: Def, ones: set[str], form: str) -> Iterator[DataUse]:
             if first:
                 yield DataUse("text as messages", node.lineno, getattr(function, "name", ""))
                 return
-
-
-def _labels(names: Bindings, text: str) -> Iterator[DataUse]:
-    """Yield labels that padding takes part in, and labels that are shifted before the model shifts them."""
-    trainers = [call for call in names.calls if names.full(call.func) in PLAIN]
-    masks = "-100" in text or "ignore_index" in text or not trainers or not all(_keeps(names, one) for one in trainers)
-    gives = bool(trainers) or any(keyword(call, "labels") is not None for call in names.calls)
-    own = "cross_entropy" in text.lower() or "crossentropy" in text.lower() or "def forward" in text
-    for function in names.functions:
-        for node in ast.walk(function):
-            given = items(node)
-            if gives and not own and "ForCausalLM" in text and "input_ids" in given and "labels" in given:
-                ids, labels = _sliced(given["input_ids"]), _sliced(given["labels"])
-                if ids[1:] == ("end",) and labels[1:] == ("start",) and ids[0] == labels[0]:
-                    yield DataUse("labels shifted", given["labels"].lineno)
-        if not masks:
-            yield from _padded(names, function)
-
-
-def _keeps(names: Bindings, trainer: ast.Call) -> bool:
-    """Return whether the collator of a Trainer leaves the labels of the data as they are."""
-    given = keyword(trainer, "data_collator")
-    made = names.value(given)[0] if isinstance(given, ast.Name) else None
-    one = made if isinstance(made, ast.Call) else given
-    name = names.full(one.func if isinstance(one, ast.Call) else one) if one is not None else ""
-    return name.rpartition(".")[2] in ("", "default_data_collator", "DataCollatorWithPadding", "DataCollatorForSeq2Seq")
-
-
-def _sliced(node: ast.expr) -> tuple[str, ...]:
-    """Return (sequence, end that an expression leaves out): ``x[:-1]`` leaves out the end, ``x[..., 1:]`` the start."""
-    while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        node = node.func.value  # .clone(), .to(device), .contiguous()
-    if not isinstance(node, ast.Subscript):
-        return ("",)
-    last = node.slice.elts[-1] if isinstance(node.slice, ast.Tuple) else node.slice
-    if not isinstance(last, ast.Slice) or last.step is not None:
-        return ("",)
-    if last.lower is None and isinstance(last.upper, ast.UnaryOp) and is_constant(last.upper.operand, 1):
-        return ast.unparse(node.value), "end"
-    return (ast.unparse(node.value), "start") if last.upper is None and is_constant(last.lower, 1) else ("",)
-
-
-def _padded(names: Bindings, function: Def) -> Iterator[DataUse]:
-    """Yield the labels of a function that are the tokens of a text padded to a fixed length."""
-    for node in ast.walk(function):
-        value = _label_value(node)
-        while isinstance(value, ast.Call) and last(value) in ("copy", "clone", "list", "deepcopy"):
-            value = value.args[0] if value.args else value.func.value if isinstance(value.func, ast.Attribute) else None
-        if not isinstance(value, (ast.Subscript, ast.Attribute)):
-            continue
-        tokens = is_constant(value.slice, "input_ids") if isinstance(value, ast.Subscript) else value.attr == "input_ids"
-        made, _ = names.value(value.value)
-        if tokens and isinstance(made, ast.Call) and is_constant(keyword(made, "padding"), "max_length"):
-            yield DataUse("labels of padding", value.lineno)
-            return
-
-
-def _label_value(node: ast.AST) -> ast.expr | None:
-    """Return the value that a dict, or an assignment to an item, gives to ``labels``; None for other nodes."""
-    if isinstance(node, ast.Dict):
-        return items(node).get("labels")
-    target = node.targets[0] if isinstance(node, ast.Assign) else None
-    given = isinstance(target, ast.Subscript) and is_constant(target.slice, "labels")
-    return node.value if given and isinstance(node, ast.Assign) else None

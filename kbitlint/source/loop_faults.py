@@ -17,6 +17,15 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _CLIPS = ("clip_grad_norm_", "clip_grad_value_")
 #: words of a file that accumulates in its own way, or leaves it to another engine
 _ACCUMULATES = ("accumulate(", "sync_gradients", "no_sync", "gradient_state", "deepspeed", "megatron")
+#: words of a file whose engine clears gradients itself, or whose step does
+_CLEARS = ("deepspeed", "megatron", "fabric", ".grad=None", "set_to_none", "Lightning", "post_accumulate_grad")
+_ACTS = {
+    **dict.fromkeys(_CLIPS, "clip"),
+    "clip_grad_norm": "clip",
+    "step": "step",
+    "backward": "backward",
+    "zero_grad": "clear",
+}
 #: methods of a tensor whose result has the tensor's graph
 _KEEPS = frozenset(("mean", "sum", "float", "cpu", "to", "cuda", "double"))
 
@@ -36,6 +45,75 @@ def loop_faults(module: ast.Module, text: str) -> Iterator[LoopFault]:
         yield from _unaccumulated(module)
     if ".eval()" in text and ".train(" in text and ".backward(" in text and "set_grad_enabled" not in text:
         yield from _kept_graphs(module)
+
+    if "clip_grad_" in text and "zero_grad" in text:
+        yield from _late_clips(module)
+    if ".step()" in text and "sched" in text.lower():
+        yield from _early_schedules(module)
+    if "Accelerator(" in text and "fp16" in text and "GradScaler" not in text:
+        yield from _skipped_scalers(module)
+    if "zero_grad" not in text and ".grad = None" not in text and not any(one in text for one in _CLEARS):
+        yield from _never_cleared(module)
+
+
+def _late_clips(module: ast.Module) -> Iterator[LoopFault]:
+    """Yield each clip behind the step of an optimizer, with no backward pass in between, and none before the step."""
+    for loop in (node for node in walk(module) if isinstance(node, _LOOPS)):
+        acts = [(last_name(at.call.func), at) for at in _placed(loop)]
+        kinds = [_ACTS.get(name, "") if name != "step" or _optimizes(_owner(at.call)) else "" for name, at in acts]
+        if kinds.count("clip") != 1 or "step" not in kinds or "backward" not in kinds:
+            continue
+        clip = kinds.index("clip")
+        before = next((kind for kind in reversed(kinds[:clip]) if kind in ("step", "backward")), "")
+        after = next((kind for kind in kinds[clip:] if kind in ("step", "backward", "clear")), "")
+        steps = [at for (name, at), kind in zip(acts[:clip], kinds[:clip], strict=True) if kind == "step" and name == "step"]
+        plain = bool(steps) and all(_optimizes(_owner(at.call)) for at in steps)
+        if before == "step" and after in ("clear", "") and plain and "clear" in kinds:
+            yield LoopFault(Oversight.LATE_CLIP, acts[clip][1].call.lineno, acts[clip][0], "")
+
+
+def _early_schedules(module: ast.Module) -> Iterator[LoopFault]:
+    """Yield the step of a schedule before that of its optimizer in the same round, behind the backward pass."""
+    for loop in (node for node in walk(module) if isinstance(node, _LOOPS)):
+        acts = [at for at in _placed(loop) if last_name(at.call.func) in ("step", "backward")]
+        passes = [place for place, at in enumerate(acts) if last_name(at.call.func) == "backward"]
+        if len(passes) != 1:
+            continue
+        steps = [at for at in acts[passes[0] + 1 :] if not at.call.args]
+        moves = [at for at in steps if "sched" in _owner(at.call).lower()]
+        changes = [at for at in steps if _optimizes(_owner(at.call))]
+        if len(moves) == len(changes) == 1 and steps[0] is moves[0] and moves[0].branches == changes[0].branches:
+            yield LoopFault(Oversight.EARLY_SCHEDULE, moves[0].call.lineno, _owner(moves[0].call), _owner(changes[0].call))
+
+
+def _skipped_scalers(module: ast.Module) -> Iterator[LoopFault]:
+    """Yield each backward pass of a tensor where an Accelerator scales losses, and never goes backward itself."""
+    made = _made(module, "Accelerator")
+    calls = [node for node in walk(module) if isinstance(node, ast.Call)]
+    half = [
+        name
+        for name, values in made.items()
+        for value in values
+        for one in getattr(value, "keywords", ())
+        if one.arg == "mixed_precision" and isinstance(one.value, ast.Constant) and one.value.value == "fp16"
+    ]
+    passes = [one for one in calls if last_name(one.func) == "backward"]
+    prepared = any(last_name(one.func) == "prepare" and _owner(one) in half for one in calls)
+    if half and passes and prepared and not any(_owner(one) in made or one.args for one in passes):
+        yield LoopFault(Oversight.SKIPPED_SCALER, passes[0].lineno, "backward", half[0])
+
+
+def _optimizes(name: str) -> bool:
+    return "opt" in name.lower() or "scaler" in name.lower()
+
+
+def _never_cleared(module: ast.Module) -> Iterator[LoopFault]:
+    """Yield the step of each loop that goes backward and takes steps, in a file that clears no gradients."""
+    empty = {node.lineno for node in walk(module) if isinstance(node, ast.For) and ast.unparse(node.iter) in ("[]", "()")}
+    for loop in own_loops(module):
+        step = next((one for one in loop.acts if one.act is Act.STEP), None)
+        if step is not None and loop.line not in empty and any(one.act is Act.BACKWARD for one in loop.acts):
+            yield LoopFault(Oversight.NEVER_CLEARED, step.line, f"{step.name}.step", "")
 
 
 def _made(module: ast.Module, name: str) -> dict[str, list[ast.expr]]:

@@ -35,9 +35,20 @@ def batched(names: Bindings, call: ast.Call) -> Iterator[DataUse]:
             return
     for given in returned(function):
         for key, value in items(given).items() if isinstance(given, ast.Dict) else ():
-            if isinstance(value, ast.JoinedStr):
+            if _is_one_text(names, value):
                 yield DataUse("text for a batch", value.lineno, key)
                 return
+
+
+def _is_one_text(names: Bindings, node: ast.expr) -> bool:
+    """Return whether an expression certainly is one text: an f-string, ``template.format(...)``, a text and what is added."""
+    value, _ = names.value(node)
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr in ("format", "join"):
+        owner, _ = names.value(value.func.value)
+        return isinstance(owner, ast.Constant) and isinstance(owner.value, str)
+    if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Add):
+        return _is_one_text(names, value.left) or _is_one_text(names, value.right)
+    return isinstance(value, ast.JoinedStr)
 
 
 def _column_as_text(node: ast.AST, batch: str) -> ast.expr | None:

@@ -17,9 +17,9 @@ from kbitlint.source.interpreter.checkpoint_calls import checkpoint_calls
 from kbitlint.source.interpreter.imported_files import ImportedFiles, brings_models
 from kbitlint.source.interpreter.paths import ExecutionPaths, agreed, variants
 from kbitlint.source.interpreter.relevance import tree_of, worth_following
-from kbitlint.source.nodes import walk
+from kbitlint.source.launch_signs import launch_signs
 from kbitlint.source.offsets import Text, has_more_tokens, import_place
-from kbitlint.source.own_loops import own_loops
+from kbitlint.source.own_loops import rounds
 from kbitlint.source.scoped_names import unless_deep
 from kbitlint.upstream.calls import UNJUDGED
 from kbitlint.upstream.versions import installed
@@ -29,22 +29,21 @@ if TYPE_CHECKING:
     from pathlib import Path as FilePath
 
     from kbitlint.facts.data_flow import DataUse
+    from kbitlint.facts.object_faults import ObjectFault
     from kbitlint.facts.own_loops import LoopFault
-    from kbitlint.facts.own_modules import AttributeUse, FileUse, Head, RefusedCall, StateUse
+    from kbitlint.facts.own_modules import FileUse, Head, RefusedCall, StateUse
     from kbitlint.source.interpreter.relevance import Tree
     from kbitlint.source.launches import Launch
 
-_DISTRIBUTED = re.compile(
-    r"\b(LOCAL_RANK|init_process_group|torchrun|accelerate launch|DistributedDataParallel|ddp_find_unused_parameters"
-    r"|local_rank|ddp_backend|PartialState|deepspeed)\b"
-)
 _BITS = re.compile(r"[48][-_ ]?bits?\b|quantiz|qlora|\bnf4\b|\bint[48]\b", re.IGNORECASE)
 #: what a script that makes data for a training contains
 _DATA = ("dataset", ".map(", '"labels"', "labels=")
 #: signs of a class or function that a Trainer calls
 _CALLED_BACK = ("Trainer)", "Callback)", "collator=", "compute_loss_func=", "metrics=", "formatting_func=", "reward_funcs=")
-_RANKS = ("LOCAL_RANK", "WORLD_SIZE", "RANK")
-_ARGUMENTS = ("ddp_find_unused_parameters", "ddp_backend", "ddp_timeout")
+#: signs of a script that does by hand what ``by_hand`` reads
+_BY_HAND = ("latent_dist", "setattr(", "type=bool", "train_on_responses_only", "CompletionOnlyLM")
+#: signs of a script whose objects are followed
+_USES = ("Trainer(", "backward(", "from_pretrained(")
 
 
 class SourceError(ValueError):
@@ -100,7 +99,7 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         agreed(calls),
         variants(calls),
         tuple(ways.paths),
-        tuple(sorted(_mentions(text, module), key=lambda mention: mention.line)) + _launcher(launch),
+        tuple(sorted(launch_signs(text, module), key=lambda mention: mention.line)) + _launcher(launch),
         versions,
         ignores=ignores(text, module),
         unfollowed=ways.unfollowed or _unjudged(imports, text),
@@ -112,10 +111,26 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         data_uses=_data_uses(text, module),
         refused_calls=_own_callbacks(text, module, imports),
         state_uses=_state_uses(text, module),
-        attribute_uses=_attribute_uses(text, module, imports),
-        own_loops=tuple(own_loops(module)) if "zero_grad" in text or ".backward(" in text else (),
+        own_loops=tuple(rounds(module, text, imports)),
         loop_faults=_loop_faults(text, module),
+        object_faults=_object_faults(text, module, versions, launch),
     )
+
+
+def _object_faults(
+    text: str, module: ast.Module, versions: Mapping[str, str], launch: Launch | None
+) -> tuple[ObjectFault, ...]:
+    """Return the uses of objects of the libraries that these do not allow, in a script that trains or loads a model."""
+    if not any(one in text for one in _USES):
+        return ()
+    from kbitlint.source.kinds.flow import Flow  # data and configurations have no such objects
+
+    found = unless_deep(Flow(versions, text).follow(module))
+    if not any(one in text for one in _BY_HAND):
+        return found
+    from kbitlint.source.by_hand import by_hand  # few scripts do such things themselves
+
+    return (*found, *unless_deep(by_hand(module, text, launch.flags if launch is not None else {})))
 
 
 def _loop_faults(text: str, module: ast.Module) -> tuple[LoopFault, ...]:
@@ -163,15 +178,6 @@ def _state_uses(text: str, module: ast.Module) -> tuple[StateUse, ...]:
     from kbitlint.source.saved_states import state_uses  # few scripts load state dicts
 
     return unless_deep(state_uses(module))
-
-
-def _attribute_uses(text: str, module: ast.Module, imports: tuple[tuple[str, str], ...]) -> tuple[AttributeUse, ...]:
-    """Return the attributes that a file reads of objects of transformers and TRL, in a script that trains."""
-    if "Trainer(" not in text and "backward(" not in text:
-        return ()
-    from kbitlint.source.removed_attributes import attribute_uses  # data and configurations have no such objects
-
-    return unless_deep(attribute_uses(module, text, imports))
 
 
 def _launch(beside: FilePath | None, file: str, text: str, module: ast.Module) -> Launch | None:
@@ -225,73 +231,3 @@ def _imports(module: ast.Module) -> Iterable[tuple[str, str]]:
         elif isinstance(statement, ast.ImportFrom) and not statement.level:
             for alias in statement.names:
                 yield (f"{statement.module}.{alias.name}", alias.asname or alias.name)
-
-
-def _mentions(text: str, module: ast.Module) -> Iterable[LaunchSign]:
-    """Yield the signs of a distributed launch in the code.
-
-    Comments and docstrings are not searched: they may describe other scripts.
-    """
-    if _DISTRIBUTED.search(text) is None:
-        return
-    for statement in module.body:
-        if isinstance(statement, (ast.Import, ast.ImportFrom)):
-            continue
-        if _refuses_ranks(statement):
-            return  # the script ends under a launcher, so no sign in it tells of several processes
-        apart = isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-        within = (statement.lineno, statement.end_lineno or statement.lineno) if apart else None
-        for node in walk(statement):
-            what = _sign(node)
-            if what:
-                yield LaunchSign(what, getattr(node, "lineno", statement.lineno), within)
-
-
-def _refuses_ranks(statement: ast.stmt) -> bool:
-    """Return whether a statement ends the script if a launcher has started it, as its environment shows."""
-    if isinstance(statement, ast.Assert):
-        return _tells_ranks(statement.test) is False
-    if isinstance(statement, ast.If) and statement.body and _ends(statement.body[-1]):
-        return _tells_ranks(statement.test) is True
-    return False
-
-
-def _ends(statement: ast.stmt) -> bool:
-    call = statement.value if isinstance(statement, ast.Expr) else None
-    name = call.func if isinstance(call, ast.Call) else None
-    last = name.attr if isinstance(name, ast.Attribute) else name.id if isinstance(name, ast.Name) else ""
-    return isinstance(statement, ast.Raise) or last in ("exit", "quit", "_exit")
-
-
-def _tells_ranks(test: ast.expr) -> bool | None:
-    """Return whether a condition holds for several processes, False if it holds for one, None if it is about something else."""
-    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
-        held = _tells_ranks(test.operand)
-        return None if held is None else not held
-    if not any(isinstance(node, ast.Constant) and node.value in _RANKS for node in ast.walk(test)):
-        return None
-    if not isinstance(test, ast.Compare):
-        return True if isinstance(test, ast.Call) else None  # os.environ.get("LOCAL_RANK")
-    other = test.comparators[0]
-    value = other.value if isinstance(other, ast.Constant) else ...
-    match test.ops[0]:
-        case ast.In():
-            return True
-        case ast.NotIn():
-            return False
-        case ast.Is() | ast.Eq() if value in (None, 1, "1"):
-            return False
-        case ast.IsNot() | ast.NotEq() | ast.Gt() if value in (None, 1, "1"):
-            return True
-        case _:
-            return None
-
-
-def _sign(node: ast.AST) -> str:
-    """Return the name of a sign of a distributed launch; empty if the node is none."""
-    if isinstance(node, ast.Constant):
-        return node.value if node.value in _RANKS and isinstance(node.value, str) else ""
-    name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
-    if name in ("init_process_group", "DistributedDataParallel", "DDP"):
-        return name
-    return node.arg or "" if isinstance(node, ast.keyword) and node.arg in _ARGUMENTS else ""

@@ -69,6 +69,8 @@ class Program:
     """A key of files that merge and save a model instead of training it; empty if the program has no such files."""
     verb: str = "train"
     """The last part of the name under which ``upstream/contracts`` lists what its validators refuse."""
+    needs: tuple[str, ...] = ()
+    """Keys of which every file of the program has one; empty if there is none. Others share its further keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class Recipe:
 RECIPE_SEEDS: tuple[bytes, ...] = (
     *(b"_component_", b"nemo_automodel", b"actor_rollout_ref", b"model_type: llm", b"backbone_dtype", b"quantize:"),
     *(b"task: llm", b"task: seq2seq", b"task: text", b"task: vlm", b"task: sentence", b"actor_num_nodes", b"vllm_num_engines"),
+    b"q_lora",
 )
 
 
@@ -104,6 +107,7 @@ def recipes() -> tuple[Recipe, ...]:
         ),
         Recipe("Ludwig", (re.compile(r"^model_type:[ \t]*llm\b", re.MULTILINE),)),
         Recipe("H2O LLM Studio", (re.compile(r"^[ \t]*backbone_dtype[ \t]*:", re.MULTILINE),)),
+        Recipe("Oumi", (re.compile(r"^[ \t]*q_lora(?:_bits)?[ \t]*:", re.MULTILINE),)),
         Recipe("LitGPT", (re.compile(r"^quantize:[ \t]*[\"']?bnb\.", re.MULTILINE),)),
         Recipe("OpenRLHF", (re.compile(r"^(?:actor_num_nodes|vllm_num_engines)[ \t]*:", re.MULTILINE),)),
     )
@@ -243,6 +247,7 @@ PROGRAMS: tuple[Program, ...] = (
         "trl.SFTTrainer",
         half_by_flag=False,
         adapter="use_peft",
+        needs=("model_name_or_path", "use_peft"),
         lora=(
             ("lora_r", "r"),
             ("lora_alpha", "lora_alpha"),

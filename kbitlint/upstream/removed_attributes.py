@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kbitlint.upstream.objects.returns import TOKENIZER
 from kbitlint.upstream.signatures.lookup import refusal
 from kbitlint.upstream.versions import number
 
@@ -47,7 +48,7 @@ def removed_attribute(owner: str, name: str, versions: Mapping[str, str]) -> tup
         if keyword is None or not keyword.until:
             return None
         return f"{keyword.library} {keyword.until}", keyword.replacement
-    rows = OF_TOKENIZERS if owner.endswith("AutoTokenizer") else OF_TRAINERS if owner in TRAINERS else {}
+    rows = OF_TOKENIZERS if owner == TOKENIZER else OF_TRAINERS if owner in TRAINERS else {}
     found = rows.get(name)
     if found is None or number(versions.get("transformers", "")) < number(found[0]):
         return None

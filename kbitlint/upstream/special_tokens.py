@@ -76,6 +76,20 @@ def lacks_pad(name: object) -> bool:
     return isinstance(name, str) and _PADLESS.fullmatch(name) is not None
 
 
+#: published base checkpoints whose ``tokenizer_config.json`` has no ``chat_template``, and that have no file of one
+_TEMPLATELESS = re.compile(
+    r"(mistralai/(Mistral-7B-v0\.[13]|Mixtral-8x7B-v0\.1)|google/gemma-(2-)?\d+b|bigcode/starcoder2-\d+b|meta-llama/(Meta-)?Llama-(2-\d+b(-hf)?|3(\.[12])?-\d+B)"
+    r"|NousResearch/(Llama-2-\d+b-hf|Meta-Llama-3(\.1)?-8B)|huggyllama/llama-\d+b|tiiuae/falcon-(7b|40b)|facebook/opt-[\w.]+"
+    r"|bigscience/bloom(z)?(-\w+)?|EleutherAI/(pythia-[\w.-]+|gpt-j-6b|gpt-neox-20b|gpt-neo-[\w.]+)|microsoft/phi-(2|1_5)"
+    r"|01-ai/Yi-(6B|9B|34B)|(openai-community/)?gpt2(-medium|-large|-xl)?|(distilbert/)?distilgpt2|TinyLlama/TinyLlama-1\.1B-intermediate[\w.-]+)"
+)
+
+
+def lacks_template(name: object) -> bool:
+    """Return whether a checkpoint's tokenizer certainly comes without a chat template. Unknown names count as having one."""
+    return isinstance(name, str) and _TEMPLATELESS.fullmatch(name) is not None
+
+
 def tokens_of(known: Known) -> Words:
     """Return the special tokens of a checkpoint's tokenizer. A family without a row has those of Llama 2, in its own size."""
     family, kind = known.family, known.model_type or (known.family.word if known.family is not None else "")
@@ -95,3 +109,25 @@ def tokens_of(known: Known) -> Words:
 def has_chat_template(name: str) -> bool:
     """Return whether a checkpoint's name is that of a chat model. Base models of most families have no chat template."""
     return bool(_CHAT.search(name.lower()))
+
+
+#: a chat template: the mark by which it is recognised, and words of checkpoints and of unsloth's names that have it
+_TEMPLATES: Mapping[str, tuple[str, str]] = {
+    "Llama 3": ("<|start_header_id|>", r"llama-?3(?!.*vision)"),
+    "ChatML": ("<|im_start|>", r"qwen-?(1\.5|2|2\.5|3)|chatml|smollm|hermes"),
+    "Gemma": ("<start_of_turn>", r"gemma-?[23]?($|[-_])"),
+    "Mistral": ("[INST]", r"mistral-7b-instruct|mixtral.*instruct|^mistral$|llama-?2.*chat|^llama$"),
+    "Phi 3": ("<|assistant|>", r"phi-?3|zephyr|tinyllama.*chat"),
+}
+
+
+def template_of_name(name: str) -> str:
+    """Return the chat template that a checkpoint of this name, or unsloth's template of this name, has; empty if unknown."""
+    plain = name.lower().rpartition("/")[2]
+    found = [title for title, (_, words) in _TEMPLATES.items() if re.search(words, plain)]
+    return found[0] if len(found) == 1 and "distill" not in plain else ""
+
+
+def template_of_marks(mark: str) -> str:
+    """Return the chat template to which a mark before a turn belongs; empty if it belongs to none of the known ones."""
+    return next((title for title, (sign, _) in _TEMPLATES.items() if sign in mark), "")

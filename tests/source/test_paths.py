@@ -114,7 +114,7 @@ def test_an_attribute_of_a_branch_that_is_not_followed_is_unknown():
 #: files that ask about the text of a script, and not about its paths
 READ_THE_TEXT = (
     *("end_token_never_learned.py", "bindings.py", "data_flow.py", "data_contracts.py", "mapped_functions.py"),
-    *("pad_tokens.py", "trainer_functions.py", "removed_attributes.py"),
+    *("pad_tokens.py", "trainer_functions.py", "kinds/flow.py"),
 )
 
 

@@ -97,7 +97,8 @@ def _is_of(program: Program, root: Record, command: str) -> bool:
     """Return whether keys are those of a program; the command of a shell script names its program."""
     if command:
         return command.replace("-cli", "").split()[0] == program.name
-    return sum(key in root.items for key in program.marks) >= program.least
+    own = not program.needs or any(key in root.items for key in program.needs)
+    return own and sum(key in root.items for key in program.marks) >= program.least
 
 
 def _trained(program: Program, root: Record, trail: PathState) -> tuple[ExecutionPath, tuple[Call, ...]]:

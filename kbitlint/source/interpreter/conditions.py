@@ -35,6 +35,8 @@ class Conditions(Interpreter):
         flag = value.flag if isinstance(value, Constant) else ""
         if known is not None and not flag:
             return known
+        if value is UNKNOWN and isinstance(test, ast.Call) and isinstance(test.func, ast.Name) and test.func.id == "hasattr":
+            return True  # an object of unknown class has what is asked for, and its value is unknown: no default counts
         answer = self.answer(self.key_of(test), first=known is not False)
         if flag and answer is not known:
             self.moved[flag] = UNKNOWN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kbitlint.upstream.contracts import axolotl_runs
 from kbitlint.upstream.contracts.rows import Contract
 
 _TRAIN = ("axolotl.train",)
@@ -148,8 +149,16 @@ _CHECKPOINTING = (
         "selective_checkpointing and gradient_checkpointing_kwargs.use_reentrant",
         "selective_checkpointing requires non-reentrant checkpointing",
     ),
+    _refused(
+        "selective_checkpointing and adapter and within(selective_checkpointing.save, 'mm', 'addmm', 'matmul', 'bmm')",
+        "which cannot be saved when training with a LoRA/QLoRA adapter",
+    ),
+    _refused(
+        "activation_offloading == 'hidden_states' and gradient_checkpointing_kwargs.use_reentrant and unfrozen_parameters",
+        "activation_offloading: hidden_states with reentrant checkpointing is incompatible with `unfrozen_parameters`",
+    ),
     _refused("has(base_model, 'mpt-') and gradient_checkpointing", "gradient_checkpointing is not supported for MPT models"),
     _refused("has(base_model, 'falcon') and fsdp", "FSDP is not supported for falcon models"),
 )
 
-ROWS = (*_ADAPTERS, *_EXPERTS, *_PARALLEL, *_CHECKPOINTING)
+ROWS = (*_ADAPTERS, *_EXPERTS, *_PARALLEL, *_CHECKPOINTING, *axolotl_runs.ROWS)

@@ -18,6 +18,30 @@ _PARAMETERS = {
     "kasa_config": ("kasa_config is not None", "{}", "does not work when `kasa_config` is set"),
 }
 _LORA_ROWS = (
+    Contract(  # before 0.8 a pattern of whole paths, like every other text
+        _LORA,
+        "text(target_modules) and target_modules == 'all-linear'",
+        "Target modules all-linear not found in the base model",
+        moment=_ATTACHED,
+        drops="target_modules",
+        until="0.8",
+    ),
+    Contract(
+        _LORA,
+        "number(lora_dropout) and (lora_dropout > 1 or lora_dropout < 0)",
+        "dropout probability has to be between 0 and 1, but got",
+        moment=_ATTACHED,
+        drops="lora_dropout",
+        example="lora_dropout=5",
+    ),
+    Contract(
+        _LORA,
+        "bias is False or bias is True or (text(bias) and bias not in ('none', 'all', 'lora_only', 'lora'))",
+        "Requested bias:",
+        "NotImplementedError",
+        moment=_ATTACHED,
+        example="bias=False",
+    ),
     # PEFT matches a text as a whole with the path of each module (check_target_module_exists)
     Contract(
         _LORA,

@@ -67,7 +67,7 @@ class Contract:
     def _inner(self, call: Call) -> Argument | None:
         """Return the argument of an argument that the condition names, if it names one kind only: ``args.bf16``."""
         inner = dict.fromkeys(attributes(self.when))
-        if len({owner for owner, _ in inner}) != 1 or len(names(self.when)) != 1:
+        if len({owner for owner, _ in inner}) != 1 or len([name for name in names(self.when) if name != "model"]) != 1:
             return None
         made = ((call.argument(owner), name) for owner, name in inner)
         calls = ((one.value, name) for one, name in made if one is not None and isinstance(one.value, Call))

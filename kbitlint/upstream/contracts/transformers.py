@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kbitlint.upstream.contracts.choices import CHOICE_ROWS
 from kbitlint.upstream.contracts.loads import LOAD_ROWS
 from kbitlint.upstream.contracts.rows import Contract
 
@@ -279,4 +280,4 @@ _TRAINER_ROWS = (
     ),
 )
 
-ROWS = (*LOAD_ROWS, *_BNB_ROWS, *_OTHER_ROWS, *_ARGUMENT_ROWS, *_TRAINER_ROWS)
+ROWS = (*LOAD_ROWS, *_BNB_ROWS, *_OTHER_ROWS, *_ARGUMENT_ROWS, *_TRAINER_ROWS, *CHOICE_ROWS)

@@ -24,3 +24,4 @@ for batch in loader:
     loss = model(**batch).loss
     loss.backward()
     optimizer.step()
+    optimizer.zero_grad()

@@ -1,0 +1,105 @@
+"""What a script does by hand and leaves incomplete: latents, replaced layers, flags of a command line, marks of a template."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING
+
+from kbitlint.facts.object_faults import ObjectFault
+from kbitlint.source.nodes import last_name, walk
+from kbitlint.upstream.special_tokens import template_of_marks, template_of_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    _Found = tuple[str, str, int, str]
+    """The kind of fault, the name, the line and a detail."""
+
+_SCALES = ("scaling_factor", "0.18215", "0.13025", "scale_factor", "shift_factor", "latents_mean", "normalize_latents")
+_COPIES = (".weight", "Params4bit", "Int8Params", "load_state_dict", "copy_(", "_parameters")
+_LAYERS = ("Linear4bit", "Linear8bitLt", "LinearNF4", "LinearFP4")
+_NO = ("false", "no", "0", "off", "f", "n")
+_MARKED = ("train_on_responses_only", "DataCollatorForCompletionOnlyLM")
+
+
+def by_hand(module: ast.Module, text: str, flags: Mapping[str, object]) -> Iterator[ObjectFault]:
+    """Yield what a script leaves incomplete.
+
+    Args:
+        module: Its syntax tree.
+        text: Its text.
+        flags: What the command that launches it passes, by option without dashes; empty if no command is known.
+    """
+    starts = [0, *(at + 1 for at, letter in enumerate(text) if letter == "\n")]
+    calls = [node for node in walk(module) if isinstance(node, ast.Call)]
+    for kind, name, line, detail in (
+        *_latents(calls, text),
+        *_replaced(module, text),
+        *_flags(calls, text, flags),
+        *_unfound(calls),
+    ):
+        yield ObjectFault(kind, "", name, line, starts[line - 1], detail=detail)
+
+
+def _latents(calls: list[ast.Call], text: str) -> Iterator[_Found]:
+    """Yield each encoding of an autoencoder in a training of a denoiser that names no scale."""
+    if "latent_dist" in text and "add_noise(" in text and "mse_loss" in text and not any(one in text for one in _SCALES):
+        for call in calls:
+            if "latent_dist" in ast.unparse(call.func) and last_name(call.func) in ("sample", "mode"):
+                yield "latents", "vae.encode", call.lineno, ""
+
+
+def _replaced(module: ast.Module, text: str) -> Iterator[_Found]:
+    """Yield the first new layer that takes the place of another one without its weights."""
+    if "setattr(" in text and any(one in text for one in _LAYERS):
+        for node in walk(module):
+            if isinstance(node, (ast.FunctionDef, ast.For)) and (made := _random_layer(node)) is not None:
+                yield "replaced", last_name(made.func), made.lineno, ""
+                return
+
+
+def _flags(calls: list[ast.Call], text: str, flags: Mapping[str, object]) -> Iterator[_Found]:
+    """Yield each option that takes any text for true, and is passed one that means no."""
+    if not flags or "type=bool" not in text:
+        return
+    for call in calls:
+        names = [_text(one).lstrip("-") for one in call.args if _text(one)]
+        typed = any(one.arg == "type" and ast.unparse(one.value) == "bool" for one in call.keywords)
+        passed = str(getattr(flags.get(names[0]), "value", "")) if names else ""
+        if last_name(call.func) == "add_argument" and typed and passed.lower() in _NO:
+            yield "flag", f"--{names[0]}", call.lineno, passed
+
+
+def _random_layer(node: ast.FunctionDef | ast.For) -> ast.Call | None:
+    """Return the call that makes the layer which takes the place of another one without its weights; None if none does."""
+    code = ast.unparse(node)
+    if "setattr(" not in code or any(one in code for one in _COPIES):
+        return None
+    made = (one for one in walk(node) if isinstance(one, ast.Call) and last_name(one.func) in _LAYERS)
+    return next(made, None)
+
+
+def _unfound(calls: list[ast.Call]) -> Iterator[_Found]:
+    """Yield each call whose marks before turns the template of the texts does not have."""
+    if not any(last_name(one.func) in _MARKED for one in calls):
+        return
+    loads = [one for one in calls if last_name(one.func) == "from_pretrained"]
+    names = [_text(one.args[0] if one.args else _keyword(one, "model_name")) for one in loads]
+    chosen = [_text(_keyword(one, "chat_template")) for one in calls if last_name(one.func) == "get_chat_template"]
+    loaded = {template_of_name(name) for name in names if name}
+    own = template_of_name(chosen[0]) if len(chosen) == 1 else loaded.pop() if len(loaded) == 1 and not chosen else ""
+    for call in calls:
+        if last_name(call.func) not in _MARKED or not own:
+            continue
+        marks = [_text(one) for one in (*call.args, *(word.value for word in call.keywords))]
+        kinds = {kind for mark in marks if mark and (kind := template_of_marks(mark))}
+        if len(kinds) == 1 and own not in kinds:
+            yield "marks", own, call.lineno, kinds.pop()
+
+
+def _keyword(call: ast.Call, name: str) -> ast.expr | None:
+    return next((one.value for one in call.keywords if one.arg == name), None)
+
+
+def _text(node: ast.expr | None) -> str:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""

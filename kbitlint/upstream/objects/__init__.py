@@ -1,0 +1,1 @@
+"""What the objects of the libraries have, take and return, by version."""

@@ -1,0 +1,72 @@
+"""Objects that functions and trainers cannot use in the place of a parameter; each was run with the installed versions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kbitlint.upstream.objects.returns import CONFIGS, DATASET, MODEL, OPTIMIZER, PEFT_MODEL, SCHEDULER, SPLITS, TOKENIZER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_DATA = frozenset((DATASET, SPLITS))
+_NO_MODEL = CONFIGS | _DATA | {TOKENIZER, "torch.nn.Embedding", "dict", "list", "int"}
+_NO_DATA = CONFIGS | {MODEL, PEFT_MODEL, TOKENIZER, "str", "int"}
+_NO_TOKENIZER = CONFIGS | _DATA | {MODEL, PEFT_MODEL, "int", "str", "tuple"}
+_NO_ADAPTER = frozenset(("dict", "str", MODEL, PEFT_MODEL, TOKENIZER, "transformers.TrainingArguments"))
+_NO_ARGUMENTS = frozenset(("dict", MODEL, PEFT_MODEL, TOKENIZER, DATASET, "peft.LoraConfig"))
+
+#: parameter of a trainer -> kinds that it cannot use
+_TRAINER: Mapping[str, frozenset[str]] = {
+    "model": _NO_MODEL,
+    "args": _NO_ARGUMENTS,
+    "peft_config": _NO_ADAPTER,
+    "data_collator": frozenset((TOKENIZER, MODEL, "str", "dict")),
+    "callbacks": frozenset(("transformers.TrainerCallback",)),
+    "optimizers": frozenset((OPTIMIZER, SCHEDULER)),
+    "processing_class": _NO_TOKENIZER,
+    "tokenizer": _NO_TOKENIZER,
+    "train_dataset": _NO_DATA,
+    "eval_dataset": _NO_DATA,
+}
+_ADAPTERS: Mapping[str, frozenset[str]] = {
+    "model": _NO_MODEL | {"str"},
+    "peft_config": _NO_ADAPTER,
+    "model_id": CONFIGS | {MODEL, PEFT_MODEL, TOKENIZER, "dict"},
+}
+_WORDS: Mapping[str, str] = {
+    "transformers.TrainerCallback": "is one callback, and must be a list of callbacks",
+    OPTIMIZER: "is one optimizer, and must be a pair of an optimizer and a scheduler",
+    SCHEDULER: "is one scheduler, and must be a pair of an optimizer and a scheduler",
+}
+
+
+def refuses(callee: str, name: str, kind: str, source: str) -> str:
+    """Return why a callee cannot use an object as an argument; empty if it can, or if that is not known.
+
+    Args:
+        callee: The function or class: ``transformers.Trainer``.
+        name: The parameter.
+        kind: The kind of the object.
+        source: Where the object comes from; the full name of a class that is given itself.
+    """
+    last = callee.rpartition(".")[2]
+    trains = last.endswith("Trainer") and callee.startswith(("transformers.", "trl."))
+    attaches = callee in ("peft.get_peft_model", "peft.PeftModel", "peft.PeftModel.from_pretrained")
+    refused = _TRAINER if trains else _ADAPTERS if attaches or last.startswith("prepare_model_for") else {}
+    if kind == "api":
+        given = source.rpartition(".")[2]
+        made = given[:1].isupper() and (given.endswith(("Config", "Arguments")) or given.startswith("DataCollator"))
+        return f"is the class {given}, and must be an object of it" if made and name in refused else ""
+    if kind == "list" and name in ("train_dataset", "eval_dataset") and callee.startswith("trl."):
+        return "is a list, and must be a Dataset" if trains else ""
+    if kind == "str" and name == "model" and callee.startswith("transformers.") and trains:
+        return "is a text, and must be a model"
+    if kind not in refused.get(name, ()):
+        return ""
+    return _WORDS.get(kind, f"is {_named(kind)}")
+
+
+def _named(kind: str) -> str:
+    short = kind.rpartition(".")[2]
+    return f"an object of {short}" if "." in kind else {"int": "a number", "str": "a text"}.get(kind, f"a {short}")

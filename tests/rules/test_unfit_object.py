@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import peft
+import pytest
+import tiny
+import torch
+import transformers
+from script_cases import ADAPTED, LOADED, PREPARED, findings
+
+CODE = "KB573"
+MADE = LOADED + PREPARED + ADAPTED
+TRAINER = "args = TrainingArguments('out')\nTrainer(model=model, args=args, train_dataset=data, {})\n"
+TOKENIZER = "tok = AutoTokenizer.from_pretrained('org/base')\n"
+OPTIMIZER = "opt = torch.optim.AdamW(model.parameters())\n"
+STOPPING = "from transformers import DataCollatorWithPadding, EarlyStoppingCallback\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (MADE + OPTIMIZER + TRAINER.format("optimizers=opt"), "optimizers of Trainer is one optimizer"),
+        (STOPPING + MADE + TRAINER.format("callbacks=EarlyStoppingCallback(3)"), "callbacks of Trainer is one callback"),
+        (STOPPING + MADE + TRAINER.format("data_collator=DataCollatorWithPadding"), "is the class DataCollatorWithPadding"),
+        (MADE + "Trainer(model=model, args={'output_dir': 'out'}, train_dataset=data)\n", "args of Trainer is a dict"),
+        (LOADED + "model = get_peft_model(model, {'r': 8})\n", "peft_config of get_peft_model is a dict"),
+        (LOADED + "model = PeftModel.from_pretrained(model, LoraConfig(r=8))\n", "model_id of PeftModel.from_pretrained"),
+        (MADE + TOKENIZER + "model.generate(tok('a', return_tensors='pt'))\n", "is a BatchEncoding"),
+        (MADE + TOKENIZER + "model(tok.batch_decode(ids))\n", "is a list"),
+        (
+            LOADED
+            + TOKENIZER
+            + "tok = tok.add_special_tokens({'pad_token': '<p>'})\n"
+            + PREPARED
+            + ADAPTED
+            + TRAINER.format("processing_class=tok"),
+            "processing_class of Trainer is a number",
+        ),
+        (LOADED + "model = model.resize_token_embeddings(9)\n" + ADAPTED, "model of get_peft_model is an object of Embedding"),
+    ],
+)
+def test_objects_that_cannot_be_used_in_their_place(body, said):
+    (found,) = findings(CODE, body)
+
+    assert found[0] == "error"
+    assert said in found[2]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        MADE + OPTIMIZER + TRAINER.format("optimizers=(opt, None)"),
+        STOPPING + MADE + TRAINER.format("callbacks=[EarlyStoppingCallback(3)], data_collator=DataCollatorWithPadding(tok)"),
+        MADE + TOKENIZER + TRAINER.format("processing_class=tok"),
+        MADE
+        + TOKENIZER
+        + "model.generate(**tok('a', return_tensors='pt'))\nmodel.generate(tok('a', return_tensors='pt').input_ids)\n",
+        "trainer = SFTTrainer(model='org/base', args=SFTConfig('out'), train_dataset=data)\n" + LOADED,
+    ],
+)
+def test_look_alikes(body):
+    assert findings(CODE, body) == []
+
+
+def test_the_libraries_raise_as_the_rule_says(tmp_path):
+    model = tiny.load(kind="none")
+    args = transformers.TrainingArguments(str(tmp_path), use_cpu=True)
+    optimizer = torch.optim.AdamW(model.parameters())
+    stop = transformers.EarlyStoppingCallback()
+
+    for refused in (
+        lambda: transformers.Trainer(model=model, args=args, optimizers=optimizer),
+        lambda: transformers.Trainer(model=model, args=args, callbacks=stop),
+        lambda: transformers.Trainer(model=model, args={"output_dir": "out"}),
+        lambda: peft.get_peft_model(model, {"r": 8}),
+        lambda: model.generate(transformers.BatchEncoding({"input_ids": torch.ones(1, 2, dtype=torch.long)})),
+    ):
+        with pytest.raises((AttributeError, TypeError, ValueError)):
+            refused()
