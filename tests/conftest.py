@@ -140,9 +140,9 @@ def run(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
 
-    def invoke(*arguments):
+    def invoke(*arguments, text=None):
         from kbitlint.cli import main
 
-        return _RUNNER.invoke(main, [str(argument) for argument in arguments])
+        return _RUNNER.invoke(main, [str(argument) for argument in arguments], input=text)
 
     return invoke

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kbitlint.fit_result import Setup
     from kbitlint.fixes.meter import Meter
 
+TILES = "loss in tiles"
 EVERY_SECOND = "every 2nd layer"
 #: changes of a higher price change the training itself: what is learned, and from which tokens
 LEAST_UNSAFE_PRICE = 100.0
@@ -145,7 +146,7 @@ def _optimizer(setup: Setup) -> list[Option]:
 
 def _loss(setup: Setup, meter: Meter) -> list[Option]:
     by_hand = "trl.SFTTrainer (TRL 1.16)"
-    option = Option("loss in tiles", 2, "the head runs once more", (), plan=(("loss", Loss.FUSED),), by_hand=by_hand)
+    option = Option(TILES, 2, "the head runs once more", (), plan=(("loss", Loss.FUSED),), by_hand=by_hand)
     if setup.plan.loss is Loss.FUSED:
         return []
     try:

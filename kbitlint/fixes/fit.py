@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import KbitlintError
 from kbitlint.fit_result import Setup
-from kbitlint.fixes.changes import Option, changes_of, options_of
+from kbitlint.fixes.changes import TILES, Option, changes_of, options_of
 from kbitlint.fixes.grid import grid_of
 from kbitlint.fixes.lora import parse_lora
 from kbitlint.fixes.measured_target import launch_of, measurable
@@ -161,14 +161,23 @@ def _cheapest(
         ([option for option in combination if option is not None] for combination in itertools.product(*groups)),
         key=lambda options: (sum(option.price for option in options), len(options)),
     )
-    strongest = [group[-1] for group in groups if group[-1] is not None]
-    if not meter.fits(_with(setup, strongest)):
+    every = [group[-1] for group in groups if group[-1] is not None]
+    # the tiles of a loss take more than the logits of a small vocabulary
+    possible = [
+        options for options in (every, [option for option in every if option.name != TILES]) if _fits(setup, options, meter)
+    ]
+    if not possible:
         return (), None
+    strongest = possible[0]
     for options in combinations[1 : MAX_TRIED + 1]:
         changed = _with(setup, options)
         if meter.fits(changed):
             return tuple(options), changed
     return tuple(strongest), _with(setup, strongest)
+
+
+def _fits(setup: Setup, options: list[Option], meter: Meter) -> bool:
+    return meter.fits(_with(setup, options))
 
 
 def _with(setup: Setup, options: list[Option]) -> Setup:

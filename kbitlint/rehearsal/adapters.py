@@ -65,7 +65,13 @@ def without_states(model: Any) -> None:
     """Take the states back that ``make_unpackable`` gave. A later call of it gives them again."""
     for module in model.modules() if is_without_weights(model) else ():
         weight: Any = module._parameters.get("weight")  # noqa: SLF001  # torch has no public dictionary
-        if weight is not None and weight.is_meta and hasattr(weight, UNPACKED):
+        if weight is None or not weight.is_meta:
+            continue
+        if type(weight).__name__ == "Int8Params":
+            weight.CB = weight.SCB = None
+            if hasattr(module, "state"):
+                module.state.SCB = None
+        elif hasattr(weight, UNPACKED):
             weight.quant_state = None
             if hasattr(module, "quant_state"):
                 module.quant_state = None

@@ -166,9 +166,11 @@ def _why_none(received: Received) -> str:
     failures = [f"the training of line {one.line} cannot be measured: {one.failure}" for one in received.measured]
     if failures:
         return failures[0]
-    raised = received.raised
+    every = {0: received, **received.ranks}
+    rank, raised = next(((rank, one.raised) for rank, one in every.items() if one.raised is not None), (0, None))
     if raised is not None:
-        return f"reaches no training: line {raised.line} raises {raised.kind}: {raised.message}"
+        where = f" on rank {rank}" if rank else ""
+        return f"reaches no training: line {raised.line} raises {raised.kind}{where}: {raised.message}"
     why = received.unfinished or next((skip.reason for skip in received.skips), "")
     return f"reaches no training{f': {why}' if why else ''}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import field
 from typing import TYPE_CHECKING
@@ -102,6 +103,11 @@ def commands_in(path: Path) -> list[tuple[str, ...]]:
         OSError: The file cannot be read.
     """
     return list(_words(content.head(path, _MAX_BYTES).decode("utf-8", "replace")))
+
+
+def command_of(words: Iterable[str]) -> list[str]:
+    """Return the words up to the end of a command: a pipe, a redirection, a comment or the next command."""
+    return list(itertools.takewhile(lambda word: _ENDS.match(word) is None, words))
 
 
 def _read(place: Path, words: tuple[str, ...], script: str) -> Launch | None:

@@ -28,6 +28,14 @@ _LORA_ROWS = (
     ),
     Contract(
         _LORA,
+        "number(lora_dropout) and (lora_dropout > 1 or lora_dropout < 0)",
+        "dropout probability has to be between 0 and 1, but got",
+        moment=_ATTACHED,
+        drops="lora_dropout",
+        example="lora_dropout=5",
+    ),
+    Contract(
+        _LORA,
         "bias is False or bias is True or (text(bias) and bias not in ('none', 'all', 'lora_only', 'lora'))",
         "Requested bias:",
         "NotImplementedError",
