@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from kbitlint.errors import KbitlintError
 from kbitlint.files import atomic
 from kbitlint.rule import CODE, SLUG
+from kbitlint.runtime import content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -215,7 +216,7 @@ def create(folder: Path, package: str, slug: str, code: str, surface: str = "mod
     start, project = folder / package / "__init__.py", folder / "pyproject.toml"
     if not start.exists():
         written = {start: "", **written}
-    known = project.read_text(encoding="utf-8", errors="replace") if project.exists() else None
+    known = content.read(project).decode("utf-8", "replace") if project.exists() else None
     if known is None:
         written = {project: _PROJECT, **written}
     for path, text in written.items():

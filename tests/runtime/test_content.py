@@ -188,6 +188,8 @@ OPENERS = {
     "rehearsal/shared_memory.py": "makes shared memory in the rehearsal's own folder",
     "runtime/orphans.py": "reads what the kernel tells of our own processes",
     "rehearsal/user_code.py": "reads the source of code that runs",
+    "runtime/call_watch.py": "reads the memory of its own processes",
+    "lsp.py": "opens the standard streams again",
     "runtime/distributions.py": "reads the metadata of installed packages",
     "runtime/landlock.py": "opens folders to name them to the kernel",
     "rehearsal/peers.py": "writes what a rank sends, and reads what its own ranks wrote",

@@ -13,8 +13,16 @@ if TYPE_CHECKING:
     from kbitlint.model.inputs.plan import Plan
 
 _OPERAND = re.compile(r"had torch.Size\(\[([\d, ]+)\]\)")
-_SIZES = re.compile(r"size|shape|broadcast|dimension|equal")
+_SIZES = re.compile(r"size|shape|broadcast|dimension|equal|\dD ")
 _EXPECTED = re.compile(r"expected (?:at least )?(\d+)")
+#: What torch and Python say of a number of dimensions.
+_RANKS = (
+    re.compile(r"input\.dim\(\) = (?P<had>\d) is not equal to len\(dims\) = (?P<wanted>\d)"),
+    re.compile(r"not enough values to unpack \(expected (?P<wanted>\d), got (?P<had>\d)\)"),
+    re.compile(r"too many values to unpack \(expected (?P<wanted>\d), got (?P<had>\d)\)"),
+    re.compile(r"too many indices for tensor of dimension (?P<had>\d)"),
+    re.compile(r"Expected (?P<wanted>\d)-D tensors, but got (?P<had>\d)-D"),
+)
 _WORDS = re.compile(r"\w+")
 
 
@@ -31,6 +39,20 @@ def stretched(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
             size, rest = divmod(shape[axis] * wanted, had or 1)
             if had and not rest and size != shape[axis]:
                 yield plan.changed(shapes={name: (*shape[:axis], size, *shape[axis + 1 :])})
+
+
+def ranked(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
+    """A line takes another number of dimensions than an input led to: give one more, or one less."""
+    found = None if batch.documented else next((match for one in _RANKS if (match := one.search(failure.message))), None)
+    if found is None:
+        return
+    had, wanted = int(found["had"]), int(found.groupdict().get("wanted") or int(found["had"]) + 1)
+    for name in batch.plain:
+        shape = batch.shapes[name]
+        if len(shape) == had and had < wanted and shape:
+            yield plan.changed(shapes={name: (shape[0], *(batch.dimensions.seq_len for _ in range(wanted - had)), *shape[1:])})
+        elif len(shape) == had > wanted > 0:
+            yield plan.changed(shapes={name: (shape[0], *shape[1 + had - wanted :])})
 
 
 def agreeing(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:

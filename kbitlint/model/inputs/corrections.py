@@ -9,7 +9,7 @@ import itertools
 import re
 from typing import TYPE_CHECKING
 
-from kbitlint.model.inputs.agreement import agreeing, counted, stretched
+from kbitlint.model.inputs.agreement import agreeing, counted, ranked, stretched
 from kbitlint.model.inputs.announced import announcing
 from kbitlint.model.inputs.entries import entry_of, undocumented
 from kbitlint.model.inputs.tensors import shape_of
@@ -82,7 +82,11 @@ def _related(batch: Batch, name: str) -> Iterator[str]:
 
 def _can_make(batch: Batch, name: str) -> bool:
     argument = batch.arguments[name]
-    return argument.kind == "flag" or (argument.kind != "other" and shape_of(argument, batch.dimensions) is not None)
+    return (
+        not batch.documented
+        or argument.kind == "flag"
+        or (argument.kind != "other" and shape_of(argument, batch.dimensions) is not None)
+    )
 
 
 def _no_loss(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
@@ -282,6 +286,7 @@ _RULES: tuple[Callable[[Failure, Plan, Batch], Iterator[Plan]], ...] = (
     stretched,
     _channels,
     counted,
+    ranked,
     agreeing,
     _rank,
     _multiple,

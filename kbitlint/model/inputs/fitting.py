@@ -112,7 +112,7 @@ class _Search:
 
     def below(self, plan: Plan, shapes: dict[str, Shape], failure: Failure, depth: int) -> Plan | None:
         """Return a plan that corrects a failed one and runs, or None if none is found."""
-        self.failures.add(_template(failure))
+        self.failures.add(self.template(failure))
         seen = Batch(
             self.arguments(plan),
             shapes,
@@ -130,11 +130,15 @@ class _Search:
             found, further = self.attempt(candidate)
             if further is None:
                 return candidate
-            if depth and _template(further) not in self.failures and self.progress >= before:
+            if depth and self.template(further) not in self.failures and self.progress >= before:
                 deeper = self.below(candidate, found, further, depth - 1)
                 if deeper is not None:
                     return deeper
         return None
+
+    def template(self, failure: Failure) -> str:
+        """Return what tells a failure from others: its message without numbers, or with those that corrections approach."""
+        return re.sub(r"\d+", "#", _template(failure)) if self.documented else _template(failure)
 
     def arguments(self, plan: Plan) -> dict[str, Argument]:
         """Return what the forward takes, by name."""
@@ -199,8 +203,8 @@ def _branches(base: nn.Module) -> int:
 
 
 def _template(failure: Failure) -> str:
-    """Return the message of a failure without its numbers."""
-    return re.sub(r"\d+", "#", f"{failure.kind} {failure.message} {failure.absent[:1]}")
+    """Return a failure in words."""
+    return f"{failure.kind} {failure.message} {failure.absent[:1]}"
 
 
 def _dimensions(model: nn.Module, plan: Plan, batch: int, seq_len: int) -> Dimensions:

@@ -23,7 +23,7 @@ RANK = 2
 #: The last dimension of an input that no layer has told, and the further ones.
 _WIDTH, _EDGES = 8, (consumers.EDGE, consumers.EDGE)
 #: Names that packed samples have beside them: the edges of graphs, and the ends of sequences.
-_PACKED = re.compile(r"\bedge|\bcu_|adj_t|cu_seqlens")
+_PACKED = re.compile(r"edge_index|adj_t|\bcu_")
 
 
 class Session:
@@ -62,6 +62,8 @@ class Node:
     def __init__(self, session: Session, path: str) -> None:
         self.session, self.path = session, path
         self.kind = "long" if is_integer_name(path.rpartition(".")[2]) else ""
+        self.cast = ""
+        """The kind that code has cast it to, or that its operators take."""
         self.rank: int | None = None
         self.promised: dict[int, int] = {}
         self.leaf: Leaf | None = None
@@ -100,7 +102,7 @@ class Node:
         if self.tensor is None:
             session = self.session
             found = leaf or self._usual()
-            kind = session.plan.kinds.get(self.path) or (found.kind if leaf else self.kind or found.kind)
+            kind = session.plan.kinds.get(self.path) or self.cast or (found.kind if leaf else self.kind or found.kind)
             shape = session.plan.shapes.get(self.path) or self._ranked(found.shape)
             self.leaf = Leaf(kind, shape, found.below)
             if any(not -len(shape) <= at < len(shape) or shape[at] != size for at, size in self.promised.items()):
@@ -114,8 +116,10 @@ class Node:
         name, steps = self.path.rpartition(".")[2], self.session.steps
         if name.startswith("cu_"):
             return Leaf("long", (3,), steps)
+        if "len" in name and self.rank is None:
+            return Leaf("long", (self.session.batch,), steps)
         sizes = (*(() if self.session.flat else (self.session.batch,)), steps, _WIDTH, *_EDGES)
-        return Leaf(self.kind or "float", sizes[: self.rank or RANK], steps if "len" in name else None)
+        return Leaf(self.kind or "float", sizes[: self.rank or RANK])
 
     def _ranked(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return a shape with the number of dimensions that code has asked for."""

@@ -121,6 +121,14 @@ class LazyInput:
         """Return a number of Python's."""
         return float(self.__index__())
 
+    def __neg__(self) -> LazyInput:
+        """Return the input: its form is the same."""
+        return self
+
+    def __invert__(self) -> Any:
+        """Return the input, which holds booleans."""
+        return self.bool()
+
     def __hash__(self) -> int:
         """Return the identity."""
         return id(self)
@@ -154,7 +162,7 @@ def _extent(lazy: LazyInput, node: Node, name: str) -> Any:
 
 
 def _quality(_: LazyInput, node: Node, name: str) -> Any:
-    dtype = {"long": torch.long, "bool": torch.bool}.get(node.kind, node.session.dtype)
+    dtype = {"long": torch.long, "bool": torch.bool}.get(node.cast or node.kind, node.session.dtype)
     return {"dtype": dtype, "device": torch.device("cpu"), "layout": torch.strided}.get(name, False)
 
 
@@ -163,7 +171,7 @@ def _same(lazy: LazyInput, _: Node, __: str) -> Any:
 
 
 def _cast(lazy: LazyInput, node: Node, name: str) -> Any:
-    node.kind = "long" if name in _INTEGERS else "bool"
+    node.cast = "long" if name in _INTEGERS else "bool"
     return lambda *_, **__: lazy
 
 
@@ -199,7 +207,7 @@ def settled(func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
     def of(value: Any, place: int | str) -> Any:
         if isinstance(value, LazyInput):
             session = node_of(value).session
-            if name in ("tensor", "as_tensor") and node_of(value).tensor is None:
+            if name == "tensor" and node_of(value).tensor is None:
                 return int(value)
             return tensor_of(value, consumers.of_call(consumers.Call(name, args, named, place, session.batch, session.steps)))
         if isinstance(value, (list, tuple)) and any(isinstance(item, LazyInput) for item in value):
@@ -225,5 +233,3 @@ for _name in (*(f"__{one}__" for one in _ARITHMETIC), *_COMPARISONS):
     setattr(LazyInput, _name, _operator(_name))
     if (_reflected := f"__r{_name.strip('_')}__") in vars(torch.Tensor):
         setattr(LazyInput, _reflected, _operator(_reflected))
-for _name in ("__neg__", "__invert__"):
-    setattr(LazyInput, _name, lambda self: self)
