@@ -118,6 +118,7 @@ READ_THE_TEXT = (
 )
 #: files that ask about configurations, which have one path
 OF_PROGRAMS = ("axolotl.py", "axolotl_runs.py", "llamafactory.py", "swift.py")
+LEFT_OUT = {"keys.py", "inert.py", *READ_THE_TEXT, *OF_PROGRAMS}
 
 
 def asked_words():
