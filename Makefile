@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 INPUTS = pyproject.toml constraints.txt
 
-.PHONY: help demo test lint docs bench bench-light bench-programs test-oldest test-newest release-check coverage clean
+.PHONY: help demo test test-all lint docs bench bench-light bench-programs test-oldest test-newest release-check coverage clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -40,9 +40,15 @@ demo: .venv/installed  ## Quantize a tiny Llama, audit it, fix it, train it one 
 	.venv/bin/kbitlint demo
 
 # a file's tests stay on one worker: they share fixtures, and those of ranks, timing and kills do not meet each other. The order
-# is that of tests/conftest.py: the longest files first
-test: .venv/installed  ## Run the tests on all cores; ARGS="-k KB301" selects
-	.venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+# is that of tests/conftest.py: the longest files first. Where Python writes no compiled modules, each process that a test starts
+# would compile kbitlint again
+TESTS = PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+test: .venv/installed  ## Run the tests on all cores, but the slow ones; ARGS="-k KB301" selects
+	$(TESTS) -m "not slow" $(ARGS)
+
+test-all: .venv/installed  ## Run all tests, as CI does: sweeps by architecture, large sizes and long races too
+	$(TESTS) $(ARGS)
 
 # the tests of rules and of causes alone: a rule is covered by what is written for it, and the whole suite takes an hour so
 coverage: .venv/installed  ## Hold the branch coverage of rules/ by the tests of rules at 100 %

@@ -1,10 +1,11 @@
-"""Promises that tests assert: each with its test files, and with the number of tests that fail.
+"""Promises that tests assert: each with its test modules, and with the number of tests that fail.
 
     python -m benchmarks.suite [--cuda] [--json FILE]
 
-The benchmark runs the whole test suite once. A skipped test proves nothing, so it counts as a failure. Tests of another
-version of transformers are left out; ``make test-oldest`` runs them. So are those that need a GPU; ``--cuda`` runs them alone.
-The exit code is 1 if a test does not pass.
+A test module is of the promise of its folder in ``FOLDERS``, unless ``MODULES`` gives it another one: a new module needs no
+line here. The benchmark runs the whole test suite once. A skipped test proves nothing, so it counts as a failure. Tests of
+another version of transformers are left out; ``make test-oldest`` runs them. So are those that need a GPU; ``--cuda`` runs
+them alone. The exit code is 1 if a test does not pass.
 """
 
 from __future__ import annotations
@@ -23,103 +24,133 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[1]
-#: promise -> the test files that assert it
-PROMISES = {
-    "planted faults are named exactly, fixed, and training proves it": ("test_main_job", "test_families"),
-    "every rule: what it flags, what it does not, its fix": ("test_rules_meta", "rules/"),
-    "80 and 33 root causes, by id": (
-        *("test_model_causes", "test_file_causes", "test_rank_causes"),
-        *("test_gradient_causes", "test_layer_causes", "test_folder_causes"),
+#: folder of tests -> the promise that its modules assert
+FOLDERS = {
+    ".": "the package, and what its start takes",
+    "audit": "planted faults are named exactly, fixed, and training proves it",
+    "benchmarks": "batches and benchmarks",
+    "causes": "80 and 33 root causes, by id",
+    "cli": "bad and hostile input: one line, exit code 2",
+    "context": "several ranks, several kinds of device: verdict = outcome",
+    "files": "targets: Hub, factories, remote code",
+    "fixes": "edits: all or nothing, undone bit for bit",
+    "integrations": "the callback in real Trainers, and its counterparts",
+    "jobs": "many targets at once",
+    "model": "live models of every kind, in the modes of any caller",
+    "output": "reports: text, JSON, SARIF, GitHub, JUnit",
+    "rehearsal": "a rehearsal ends as the real run does, in its enclosure",
+    "rules": "every rule: what it flags, what it does not, its fix",
+    "runtime": "what is executed, read and written, by kind of target",
+    "source": "scripts, notebooks, configurations",
+    "upstream": "what constructors refuse, against the installed libraries",
+}
+#: promise -> the modules that assert it, where that is not the promise of their folder
+MODULES = {
+    "every rule: what it flags, what it does not, its fix": ("test_rules_meta",),
+    "norms of 601 classes, labelled by hand": (
+        "model/test_norm_list",
+        "model/test_norms",
     ),
-    "norms of 601 classes, labelled by hand": ("test_norms", "test_norm_list"),
     "the trace leaves the model as it is, and says what it cannot trace": (
-        *("test_trace", "test_twin", "test_kernel_dtypes", "test_traced_operators", "test_trainer_loss"),
+        "model/test_kernel_dtypes",
+        "model/test_trace",
+        "model/test_traced_operators",
+        "model/test_trainer_loss",
+        "model/test_twin",
     ),
     "the memory table, and what fits a card": (
-        *("test_memory", "test_memory_of_like_layers", "test_step_bytes", "test_step_settings", "test_fit"),
-        *("test_live_losses", "test_timeline", "test_memory_benchmarks", "test_passes", "test_tensor_parallel"),
+        "benchmarks/test_memory_benchmarks",
+        "model/test_fit",
+        "model/test_live_losses",
+        "model/test_memory",
+        "model/test_memory_of_like_layers",
+        "model/test_passes",
+        "model/test_step_bytes",
+        "model/test_step_settings",
+        "model/test_tensor_parallel",
+        "output/test_timeline",
     ),
-    "an error of a step is one of training, seen on a small copy": ("test_small_copy",),
-    "diffusion models and plain modules": ("test_diffusion", "test_plain_modules", "test_fitted_batches"),
+    "an error of a step is one of training, seen on a small copy": ("model/test_small_copy",),
+    "diffusion models and plain modules": (
+        "model/test_diffusion",
+        "model/test_fitted_batches",
+        "model/test_plain_modules",
+    ),
     "a rehearsal ends as the real run does, in its enclosure": (
-        *("test_command", "test_process", "test_folders", "test_stand_ins", "test_enclosure", "test_task_limit", "test_inbox"),
-        *("test_what_is_not_here", "test_repair", "test_public_rehearsals", "test_measured"),
+        "benchmarks/test_public_rehearsals",
+        "runtime/test_enclosure",
+        "runtime/test_task_limit",
     ),
-    "edits: all or nothing, undone bit for bit": ("test_edits", "test_fixed_models"),
-    "folders: fixed, loaded again, trained": ("test_checkpoint_folder", "test_experts"),
-    "wrapped models get the verdict of the bare one": ("test_wrappers", "test_quantized"),
-    "a sample of real steps against verdicts": ("test_truth",),
+    "edits: all or nothing, undone bit for bit": ("model/test_edits",),
+    "folders: fixed, loaded again, trained": (
+        "fixes/test_checkpoint_folder",
+        "model/test_experts",
+    ),
+    "wrapped models get the verdict of the bare one": (
+        "model/test_quantized",
+        "model/test_wrappers",
+    ),
+    "a sample of real steps against verdicts": ("benchmarks/test_truth",),
     "scripts, notebooks, configurations": (
-        *("test_documents", "test_interpreter", "test_scripts", "test_configs", "test_programs", "test_exports"),
-        *("test_expert_scripts", "test_checkpoint_families", "test_imported_files", "test_trl_versions", "test_source_folder"),
-        *(
-            "test_launches",
-            "test_loaded_values",
-            "test_own_loops",
-            "test_data_flow",
-            "test_own_results",
-            "test_snapshots",
-            "test_cache",
-            "test_paths",
-            "test_stored_adapters",
-        ),
+        "audit/test_cache",
+        "fixes/test_source_folder",
     ),
-    "what constructors refuse, against the installed libraries": (
-        *("test_contracts", "test_program_contracts", "test_pipeline_contracts", "test_signatures", "test_quantization"),
-        *("test_model_types", "test_called_back", "test_objects"),
+    "time and memory that grow with a file as the file does": ("source/test_growth",),
+    "targets: Hub, factories, remote code": (
+        "model/test_build",
+        "model/test_factories",
     ),
-    "time and memory that grow with a file as the file does": ("test_growth",),
-    "live models of every kind, in the modes of any caller": (
-        *("test_isolation", "test_odd_models", "test_optimizers"),
-        "test_shared_state",
-    ),
-    "targets: Hub, factories, remote code": ("test_hub", "test_factories", "test_build"),
     "several ranks, several kinds of device: verdict = outcome": (
-        *("test_ranks", "test_context", "test_torchrun", "test_records", "test_devices"),
+        "integrations/test_ranks",
+        "integrations/test_records",
+        "integrations/test_torchrun",
+        "model/test_devices",
+        "model/test_ranks",
+        "rehearsal/test_ranks",
     ),
-    "the callback in real Trainers, and its counterparts": (
-        "test_trainer",
-        "test_trl",
-        "test_watch",
-        "test_frameworks",
-        "test_trainers",
-    ),
+    "the callback in real Trainers, and its counterparts": ("rehearsal/test_trainers",),
     "the whole life of a run: what targets cover, what versions allow, what was merged": (
-        *("test_coverage", "test_env", "test_merged"),
+        "cli/test_env",
+        "files/test_merged",
+        "model/test_coverage",
     ),
-    "reports: text, JSON, SARIF, GitHub, JUnit": ("test_formats", "test_text", "test_physical_places", "test_excerpts"),
     "editors, notebooks, CI, the shell": (
-        *("test_lsp", "test_notebook", "test_published", "test_conventions", "test_automation"),
+        "cli/test_conventions",
+        "test_automation",
+        "test_lsp",
+        "test_notebook",
+        "test_published",
     ),
-    "messages, logs and trainer states explained": ("test_diagnosis",),
-    "the page, in a browser": ("test_page",),
+    "messages, logs and trainer states explained": ("cli/test_diagnosis",),
+    "the page, in a browser": ("output/test_page_in_browser",),
     "bad and hostile input: one line, exit code 2": (
-        *("test_bad_input", "test_hostile", "test_terminal", "test_exits", "test_patterns", "test_other_systems"),
+        "files/test_hostile",
+        "runtime/test_other_systems",
+        "runtime/test_patterns",
     ),
-    "what is executed, read and written, by kind of target": (
-        "test_security",
-        "test_confinement",
-        "test_content",
-        "test_import_state",
-        "test_reach",
-    ),
+    "what is executed, read and written, by kind of target": ("test_security",),
     "projects: configuration, suppressions, init, rule packs": (
+        "cli/test_init",
         "test_config",
-        "test_suppress",
-        "test_init",
-        "test_testing",
         "test_registry",
+        "test_suppress",
+        "test_testing",
     ),
-    "many targets at once": ("test_jobs", "test_preloaded"),
-    "threads, processes, large tensors, the same bytes again": ("test_concurrency", "test_large", "test_reproducible"),
-    "files are written whole or not at all": ("test_atomic",),
+    "many targets at once": ("runtime/test_preloaded",),
+    "threads, processes, large tensors, the same bytes again": (
+        "audit/test_concurrency",
+        "audit/test_large",
+        "output/test_reproducible",
+    ),
+    "files are written whole or not at all": ("files/test_atomic",),
     "the package, and what its start takes": (
-        *("test_packaging", "test_imports", "test_extension", "test_optimized_python", "test_documentation"),
-        *("test_lazy_dataclass", "test_distributions"),
+        "runtime/test_distributions",
+        "runtime/test_optimized_python",
     ),
-    "batches and benchmarks": ("test_batch", "test_benchmarks", "test_robustness"),
-    "what is said of CUDA, on a GPU": ("test_cuda",),
+    "batches and benchmarks": ("model/test_batch",),
+    "what is said of CUDA, on a GPU": ("model/test_cuda",),
 }
+PROMISES = tuple(dict.fromkeys((*FOLDERS.values(), *MODULES)))
 #: the promises whose tests need a GPU, and the folder of those tests
 ON_GPU, GPU_TESTS = ("what is said of CUDA, on a GPU",), ROOT / "tests" / "model" / "test_cuda.py"
 #: parts of the reasons for which pytest skips a test that another run holds
@@ -127,17 +158,11 @@ ELSEWHERE = ("transformers", "needs a GPU")
 
 
 def promise_of(module: str) -> str:
-    """Return the promise of a test module, which is named by its dotted path.
-
-    Raises:
-        SystemExit: If no promise lists the module.
-    """
-    parts = module.split(".")
-    name = "rules/" if "rules" in parts else next((part for part in parts if part.startswith("test_")), "")
-    for promise, files in PROMISES.items():
-        if name in files:
-            return promise
-    raise SystemExit(f"{module} is of no promise in {__file__}")
+    """Return the promise of a test module, which is named by its dotted path. A class of tests may follow."""
+    parts = module.removeprefix("tests.").split(".")
+    place = "/".join(parts[: 1 + next((number for number, part in enumerate(parts) if part.startswith("test_")), 0)])
+    other = next((promise for promise, modules in MODULES.items() if place in modules), None)
+    return other or FOLDERS.get(place.rpartition("/")[0] or ".", FOLDERS["."])
 
 
 def goals(report: Path) -> Iterator[Goal]:

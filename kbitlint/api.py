@@ -47,6 +47,7 @@ def check(target: Any, **options: Unpack[Keywords]) -> Report:
             ``context`` (a TrainingContext). For named targets also ``quantize`` (nf4, fp4, int8 or none), ``meta``,
             ``trust_remote_code``, and ``run=False`` to skip functions. ``trace=False`` runs no training step without
             weights. ``optimizer`` is compared with the parameters that train. ``plan`` adds what a fix would do.
+            ``inputs`` is a batch for that step, and ``step`` a function of a model and ``inputs`` that returns the loss.
             ``outline`` and ``memory`` add the modules, and the memory of a step before and after the fix; the HTML page
             shows both.
 
@@ -56,7 +57,7 @@ def check(target: Any, **options: Unpack[Keywords]) -> Report:
     chosen = options_of(options)
     rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
     parsed = target_of(target)
-    with held_to(chosen.limits), turn(parsed):
+    with held_to(chosen.limits), turn(parsed, chosen):
         opened = open_target(parsed, chosen, model=needs_model(rules))
         report = audit(opened, rules, chosen)
         if not (chosen.plan or chosen.memory):
@@ -105,7 +106,7 @@ def fix(
     from kbitlint.fixes import run  # an audit changes nothing
 
     fixing = run.Fixing(Safety.UNSAFE if unsafe else Safety.SAFE, device, probe, optimizer)
-    with held_to(chosen.limits), turn(parsed):
+    with held_to(chosen.limits), turn(parsed, chosen):
         return run.fix(parsed, rules, chosen, fixing)
 
 
@@ -174,8 +175,10 @@ def memory(  # noqa: PLR0913  # each is one setting of a training step
     chosen = options_of(options)
     from kbitlint.fixes.budget import memory_of, plan_of  # an audit measures no step
     from kbitlint.fixes.lora import parse_lora  # as above
-    from kbitlint.fixes.measured_target import context_of_target, launch_of  # an audit measures no step
+    from kbitlint.fixes.measured_target import context_of_target, launch_of, refuse_wrong_types  # an audit measures no step
 
+    refuse_wrong_types(batch=batch, seq_len=seq_len, gpus=gpus, accumulation=accumulation, every=every)
+    refuse_wrong_types(lora=lora, optimizer=optimizer, strategy=strategy, loss=loss, attention=attention)
     settings = (optimizer, loss, accumulation, every, attention)
     plan_of(chosen.context, *settings)  # wrong settings raise before the target is opened
     launch_of(strategy, gpus, chosen.context, offload=offload)  # as above
@@ -183,7 +186,7 @@ def memory(  # noqa: PLR0913  # each is one setting of a training step
     parsed = target_of(target)
     with turn(parsed):
         opened = open_target(parsed, chosen)
-        context = context_of_target(opened, chosen)
+        context = context_of_target(opened, chosen, spread=gpus is not None or strategy is not None)
         step, launch = plan_of(context, *settings), launch_of(strategy, gpus, context, offload=offload)
         return memory_of(opened, chosen, (batch, seq_len), lora=adapter, plan=step, launch=launch, told=told)
 
@@ -222,8 +225,10 @@ def fit(  # noqa: D417, PLR0913  # each is one setting of a run; some are those 
     """
     from kbitlint.fixes.budget import plan_of  # an audit measures no step
     from kbitlint.fixes.fit import asked_of, fit_target  # as above
-    from kbitlint.fixes.measured_target import context_of_target  # an audit measures no step
+    from kbitlint.fixes.measured_target import context_of_target, refuse_wrong_types  # an audit measures no step
 
+    refuse_wrong_types(gpu=gpu, batch=batch, seq_len=seq_len, gpus=gpus, accumulation=accumulation, checkpointing=checkpointing)
+    refuse_wrong_types(lora=lora, optimizer=optimizer, strategy=strategy, loss=loss, attention=attention)
     chosen = options_of(options)
     settings = (optimizer, loss, accumulation, None, attention)
 
@@ -234,7 +239,8 @@ def fit(  # noqa: D417, PLR0913  # each is one setting of a run; some are those 
     parsed = target_of(target)
     with turn(parsed):
         opened = open_target(parsed, chosen)
-        asked = dataclasses.replace(ask(context_of_target(opened, chosen)), writable=writable)
+        context = context_of_target(opened, chosen, spread=gpus is not None or strategy is not None)
+        asked = dataclasses.replace(ask(context), writable=writable)
         return fit_target(opened, chosen, (batch, seq_len), asked)
 
 

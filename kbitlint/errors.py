@@ -20,6 +20,7 @@ class TargetError(KbitlintError):
 
     def __init__(self, target: object, problem: str) -> None:
         super().__init__(f"{target}: {problem}")
+        self.problem = problem
 
 
 class UnreachableError(TargetError):
@@ -46,6 +47,20 @@ class SelectionError(KbitlintError):
 
 class EditError(KbitlintError):
     """An error in an edit that does not fit its model."""
+
+
+_OF_LIBRARY = "kbitlint_of_library"
+
+
+def as_library(error: BaseException) -> BaseException:
+    """Return an exception, marked as the one that a library raises where kbitlint's code runs in its place."""
+    setattr(error, _OF_LIBRARY, True)
+    return error
+
+
+def is_of_library(error: BaseException) -> bool:
+    """Return whether a library raises an exception that kbitlint's code raised in its place."""
+    return getattr(error, _OF_LIBRARY, False) is True
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -5,20 +5,27 @@
     def test_the_rule():
         hold(MyRule, flagged=[Case(faulty, {"model.norm"})], clean=[Case(good)])
 
+    def test_the_rule_on_scripts():
+        hold(MyRule, flagged=[Script(FAULTY, {9})], clean=[Script(GOOD)])
+
 Every failure is an AssertionError that names the line of the contract and the case.
 """
 
 from __future__ import annotations
 
 from dataclasses import field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import api, engine, registry, rule_docs
+from kbitlint.audit import scripts
 from kbitlint.context import TrainingContext
+from kbitlint.fixes.files import mend
 from kbitlint.fixes.model import fix_model
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.model.collect import collect
 from kbitlint.rule import CODE, SLUG
+from kbitlint.source import documents
 from kbitlint.violation import Safety, Surface
 
 if TYPE_CHECKING:
@@ -27,7 +34,7 @@ if TYPE_CHECKING:
     from kbitlint.rule import Rule
     from kbitlint.violation import Violation
 
-__all__ = ["Case", "hold", "hold_document", "state_of"]
+__all__ = ["Case", "Script", "hold", "hold_document", "state_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +57,24 @@ class Case:
         return getattr(self.build, "__name__", repr(self.build))
 
 
-def hold(rule: type[Rule], *, flagged: Iterable[Case] = (), clean: Iterable[Case] = ()) -> None:
+@dataclass(frozen=True, slots=True)
+class Script:
+    """The text of a training script or configuration, with the lines at which the rule must report it."""
+
+    text: str
+    shows: Iterable[int] = ()
+    """The exact lines of the violations; none for a look-alike that the rule must not report."""
+    context: TrainingContext = field(default_factory=TrainingContext)
+    name: str = "train.py"
+    """The name of the file; its ending tells the language: ``.py``, ``.yaml``."""
+
+
+def hold(rule: type[Rule], *, flagged: Iterable[Case | Script] = (), clean: Iterable[Case | Script] = ()) -> None:
     """Check a rule against its cases and against the contract of rules.
 
     Args:
         rule: The class of the rule; it need not be installed.
-        flagged: Models that the rule must report, at exactly their paths.
+        flagged: Models and scripts that the rule must report, at exactly their paths or lines.
         clean: Look-alikes that the rule must not report.
 
     Raises:
@@ -63,12 +82,18 @@ def hold(rule: type[Rule], *, flagged: Iterable[Case] = (), clean: Iterable[Case
     """
     hold_document(rule)
     for case in flagged:
-        _must(bool(set(case.shows)), f"{case.name}: a flagged case names the paths that it shows")
-        _hold_case(rule(), case)
-        _hold_fix(rule(), case)
+        _must(bool(set(case.shows)), f"{case.name}: a flagged case names the paths or lines that it shows")
+        if isinstance(case, Script):
+            _hold_script(rule(), case)
+        else:
+            _hold_case(rule(), case)
+            _hold_fix(rule(), case)
     for case in clean:
         _must(not set(case.shows), f"{case.name}: a clean case shows nothing")
-        _hold_case(rule(), case)
+        if isinstance(case, Script):
+            _hold_script(rule(), case)
+        else:
+            _hold_case(rule(), case)
 
 
 def hold_document(rule: type[Rule]) -> None:
@@ -105,6 +130,35 @@ def state_of(model: Any) -> dict[str, object]:
     config: Any = getattr(model, "config", None)
     state["config"] = config.to_json_string() if hasattr(config, "to_json_string") else repr(config)
     return state
+
+
+def _hold_script(rule: Rule, case: Script) -> None:
+    """Check the lines that a rule reports of a script, and that its fix is made once and breaks nothing else."""
+    path, others = Path(case.name), tuple(known for known in registry.all_rules() if known.meta.code != rule.meta.code)
+
+    def found(rules: tuple[Rule, ...], text: str) -> tuple[Violation, ...]:
+        document = documents.parse(path, text.encode(), case.name)
+        _must(document is not None, f"{case.name}: nothing in the text concerns k-bit training, so no rule reads it")
+        assert document is not None  # noqa: S101  # for types
+        outcome = scripts.run(rules, document.facts, case.context)[0]
+        for crash in outcome.crashes:
+            raise AssertionError(f"{case.name}: a check raises nothing but Unchecked:\n{crash.traceback}")
+        return outcome.violations
+
+    first = found((rule,), case.text)
+    _must(first == found((rule,), case.text), f"{case.name}: a check is deterministic")
+    shown, expected = sorted({v.at.line or 0 for v in first}), sorted(set(case.shows))
+    _must(shown == expected, f"{case.name}: shows lines {shown}, not {expected}")
+    for violation in first:
+        _must(not violation.message.endswith("."), f"{case.name}: a message has no full stop: {violation.message!r}")
+        _must(violation.surface is Surface.SOURCE, f"{case.name}: a violation is passed surface=Surface.SOURCE")
+    fixed = mend(path, case.name, (rule,), case.context, Safety.UNSAFE, case.text.encode())
+    if fixed is None or not fixed.edits:
+        return
+    new = {v.code for v in found(others, fixed.after)} - {v.code for v in found(others, case.text)}
+    _must(not new, f"{case.name}: a fix causes no violation of another rule: {sorted(new)}")
+    again = mend(path, case.name, (rule,), case.context, Safety.UNSAFE, fixed.after.encode())
+    _must(again is not None and not again.edits, f"{case.name}: a fix twice is a fix once")
 
 
 def _look(rule: Rule, model: Any, case: Case) -> tuple[Violation, ...]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
+    from kbitlint.facts.checkpoint import CheckpointFacts
     from kbitlint.facts.model import ModelFacts
     from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.source import SourceFacts
@@ -25,6 +26,8 @@ class AlteredPackedWeight(Rule):
 
     Compares each packed bitsandbytes weight with its own record: the storage dtype in which it was packed, the number of
     bytes that its shape takes, and the shape and block maxima in its quantization state. Reports the first difference.
+
+    In a checkpoint folder, compares the number of scales with the bytes of the weight, by the safetensors headers.
 
     In a script, reports a loop that casts the `data` of every parameter of a packed model.
 
@@ -78,6 +81,17 @@ class AlteredPackedWeight(Rule):
                     consequence=Consequence.FAILS,
                     evidence={"dtype": dtype},
                     fix=Fix("cast only parameters that are floating point, and no Params4bit", Safety.DISPLAY),
+                )
+
+    def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield one violation for each stored weight that contradicts its scales."""
+        for item in checkpoint.packing.packed:
+            if item.conflict:
+                yield self.violation(
+                    f"the packed weight contradicts its record: {item.conflict}",
+                    Location(item.module, checkpoint.tensors[f"{item.module}.weight"].file),
+                    surface=Surface.FILES,
+                    fix=Fix("save the quantized model again", Safety.DISPLAY),
                 )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from kbitlint.facts.dtypes import LOW_PRECISION
 from kbitlint.facts.prepare_call import fix_instead
 from kbitlint.facts.source import Action
-from kbitlint.facts.step_bytes import WARN_FROM, is_cast_after_loading, step_bytes
+from kbitlint.facts.step_bytes import WARN_FROM, is_cast_after_loading, step_bytes, tokens_of_step
 from kbitlint.rule import Meta, Option, Rule
 from kbitlint.upstream.upcast import cost_of_cast
 from kbitlint.upstream.versions import number
@@ -27,9 +27,9 @@ class Float32FrozenWeight(Rule):
     ## What it does
 
     Reports float32 matrices that are neither packed nor trained: embeddings, heads, fused experts, whole towers. The
-    config must record half precision, or the quantized layers must compute in it. Two kinds of modules are not
-    reported: norms, which should be float32, and modules that the class keeps in float32 by design. In a script, reports
-    `prepare_model_for_kbit_training` for a checkpoint whose family has a vocabulary above 100,000, or stacked experts.
+    config must record half precision, or the quantized layers must compute in it. Norms are not reported, and no modules
+    that the class keeps in float32 by design. In a script, reports `prepare_model_for_kbit_training` for a checkpoint
+    whose family has a vocabulary above 100,000, or stacked experts.
 
     ## Why is this bad?
 
@@ -38,8 +38,8 @@ class Float32FrozenWeight(Rule):
     grow from 90 to 180 GB. A float32 embedding also turns the residual stream float32. Autocast also copies a float32
     head to half precision, which adds half of its bytes again.
 
-    It is a warning if the extra bytes are a tenth of the step's peak (option `warn-from`), and an info below that. The
-    peak is estimated for the batch of the context, or for one sequence of 2048 tokens. `kbitlint memory` measures it.
+    It is a warning from a tenth of the step's peak on (option `warn-from`), and an info below. The peak is estimated for
+    the batch of the context or the script, else one sequence of 2048 tokens. `kbitlint memory` measures it.
 
     ## Example
 
@@ -53,8 +53,7 @@ class Float32FrozenWeight(Rule):
 
     ## Fix safety
 
-    Unsafe: activations become half precision again, so logits change. The weights themselves lose nothing if PEFT had
-    cast them to float32.
+    Unsafe: activations become half precision again, so logits change. The weights lose nothing if PEFT had cast them.
 
     ## References
 
@@ -87,18 +86,15 @@ class Float32FrozenWeight(Rule):
         cost = step_bytes(model, (context.batch_size, context.seq_len), context.autocast_dtype)
         share = (extra + cost.cast) / cost.peak
         cause = ", as PEFT's prepare leaves it" if is_cast_after_loading(model) else ""
-        vectors = {p.path: p for p in wide if len(p.shape) <= 1}
-        rest = [_narrow(p, half) for p in vectors.values()] + [
-            _transparent(n.path, n.output_dtype) for n in _float32_norms(model)
-        ]
+        where = f"in a {half} model{cause}" if model.dtype == half else f"beside {half}"
+        rest = [_narrow(p, half) for p in wide if len(p.shape) <= 1]
+        rest += [_transparent(n.path, n.output_dtype) for n in _float32_norms(model)]
         for parameter in matrices:
             edits, rest = (_narrow(parameter, half), *rest), []
             yield self.violation(
-                f"frozen weight is float32 in a {half} model{cause}"
-                if model.dtype == half
-                else f"frozen weight is float32 beside {half}",
+                f"frozen weight is float32 {where}",
                 Location(parameter.path),
-                severity=Severity.WARNING if share >= self.option("warn-from") else Severity.INFO,
+                severity=self._severity(share),
                 evidence={
                     "extra_bytes": parameter.nbytes // 2,
                     "extra_bytes_of_all": extra,
@@ -110,20 +106,24 @@ class Float32FrozenWeight(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each preparation that casts a large vocabulary, or stacked experts, on every path."""
-        five = number(source.versions.get("transformers", "5")) >= (5,)
+        five, batch = number(source.versions.get("transformers", "5")) >= (5,), (context.batch_size, context.seq_len)
         for call, steps in source.steps_at(Action.PREPARE):
-            costs = {cost_of_cast(step.before, five=five) for step in steps}
+            tokens = tokens_of_step(source, call, batch)
+            costs = {cost_of_cast(step.before, tokens, five=five) for step in steps}
             cost = costs.pop() if call.callee.startswith("peft.prepare") else None
-            if costs or cost is None or (cost.share < self.option("warn-from") and not cost.experts):
+            if costs or cost is None:
                 continue
             yield self.violation(
                 f"the {cost.what} of {cost.checkpoint} become float32: {cost.extra / 1e9:.1f} GB more",
                 source.at(call),
                 surface=Surface.SOURCE,
-                severity=Severity.ERROR if cost.fits_no_gpu else Severity.WARNING,
-                evidence={"extra_bytes": cost.extra, "checkpoint": cost.checkpoint},
+                severity=Severity.ERROR if cost.fits_no_gpu else self._severity(cost.share),
+                evidence={"extra_bytes": cost.extra, "checkpoint": cost.checkpoint, "share_of_peak": round(cost.share, 3)},
                 fix=fix_instead(source, call, bare=all(step.before.adapters is None for step in steps)),
             )
+
+    def _severity(self, share: float) -> Severity:
+        return Severity.WARNING if share >= self.option("warn-from") else Severity.INFO
 
     @staticmethod
     def _is_wide(parameter: ParameterFacts, model: ModelFacts) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.own_loops import Act
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from kbitlint.facts.own_loops import OwnLoop
     from kbitlint.facts.source import SourceFacts
 
+#: what reads or sets the gradients of parameters, ``torch.autograd.grad`` too
+_OF_ITS_OWN = re.compile(r"\.grad\b")
+
 
 class GradientsClearedTooSoon(Rule):
     """A loop whose gradients never change a parameter.
@@ -23,7 +27,8 @@ class GradientsClearedTooSoon(Rule):
 
     Reads the loops that a script writes itself. Reports a loop that clears the gradients between the backward pass and the
     optimizer's step. Reports a loop that computes and clears gradients in a file without any step, and one that steps in a
-    file without any backward pass. A loop that does so in some rounds only is not reported.
+    file without any backward pass, such as a `training_step` of the script's own Trainer. A loop that does so in some rounds
+    only is not reported, and neither is a file that reads `.grad`, because it may change the parameters by hand.
 
     ## Why is this bad?
 
@@ -71,6 +76,8 @@ def _fault(source: SourceFacts, loop: OwnLoop, does: set[Act]) -> tuple[str, int
     if cleared is not None:
         return "the gradients are cleared before the optimizer uses them", cleared.line, f"{cleared.name}.zero_grad"
     acts = {one.act: one for one in loop.acts}
+    if _OF_ITS_OWN.search(source.text):  # a file that reads gradients may change the parameters by hand
+        return None
     if Act.CLEAR in acts and Act.BACKWARD in acts and Act.STEP not in does and ".step(" not in source.text:
         return "the gradients are cleared, and no optimizer ever takes a step", acts[Act.BACKWARD].line, "backward"
     if Act.CLEAR in acts and Act.STEP in acts and Act.BACKWARD not in does and "backward" not in source.text:

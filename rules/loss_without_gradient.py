@@ -25,8 +25,9 @@ class LossWithoutGradient(Rule):
 
     Follows the losses of a script to `backward()`. Reports one that was made by `.item()` or `.detach()`, that was computed
     under `torch.no_grad()`, `torch.inference_mode()` or after `torch.set_grad_enabled(False)`, that comes from a forward
-    which the script wraps in one of them, or that is None because the model gets no labels. Reports a second `backward()`
-    of one forward pass, whose graph the first has freed.
+    which the script wraps in one of them, or that is None because the model gets no labels. Reports a `compute_loss` of the
+    script's own Trainer that returns such a loss on every way. Reports a second `backward()` of one forward pass, whose
+    graph the first has freed.
 
     ## Why is this bad?
 

@@ -68,7 +68,7 @@ class TokenWithoutRow(Rule):
                 f"{key} is {value}, and the input embedding has {rows} rows",
                 Location(f"config.{key}"),
                 severity=Severity.ERROR if key == "vocab_size" else Severity.WARNING,
-                evidence={"value": value, "rows": rows},
+                evidence={"value" if key == "vocab_size" else "token": value, "rows": rows},
                 fix=_FIX,
             )
 

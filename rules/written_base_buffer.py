@@ -19,7 +19,8 @@ class WrittenBaseBuffer(Rule):
 
     ## What it does
     Runs a training step without weights on a model with adapters. Reports the buffers of the base that the step writes, such as
-    the running statistics of batch norm in training mode. Buffers that no `state_dict` holds, and those of `modules_to_save`,
+    the running statistics of batch norm in training mode. Reports frozen embeddings with `max_norm`, which shorten their own
+    rows. Buffers that no `state_dict` holds, and those of `modules_to_save`,
     are left out.
 
     ## Why is this bad?
@@ -53,8 +54,12 @@ class WrittenBaseBuffer(Rule):
         """Yield one violation for each buffer."""
         for path in trace.written:
             yield self.violation(
-                "each step writes this buffer of the base, and the adapter does not save it",
+                f"each step writes this {_what(path)} of the base, and the adapter does not save it",
                 Location(path),
                 surface=Surface.TRACE,
                 fix=Fix("keep the module in eval mode, or list it in modules_to_save", Safety.DISPLAY),
             )
+
+
+def _what(path: str) -> str:
+    return "frozen weight" if path.endswith(".weight") else "buffer"

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 import subprocess
+from pathlib import Path
 
 import preloaded as interpreters
 import pytest
@@ -14,7 +16,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # each worker has one core; set before torch is imported
 interpreters.Popen.environment = dict(os.environ)
 settings.register_profile("ci", deadline=None, derandomize=True)
-settings.load_profile("ci")
+settings.register_profile("quick", settings.get_profile("ci"), max_examples=25)
 
 
 #: the modules that take longest, first: where files are shared out among workers, none is left with a long one at the end
@@ -54,10 +56,46 @@ _LONGEST = (
 )
 
 
+ROOT = Path(__file__).parents[1]
+
+
+def pytest_configure(config):
+    """Try a quarter of the examples where slow tests are left out."""
+    settings.load_profile("quick" if config.option.markexpr == "not slow" else "ci")
+
+
+def pytest_collection_finish():
+    """Leave the libraries and the tests to no further garbage collection: a quarter of the time of a test with a model."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(config, items):
     if hasattr(config, "workerinput"):
         places = {str(config.rootpath / "tests" / f"{name}.py"): place for place, name in enumerate(_LONGEST)}
         items.sort(key=lambda item: places.get(str(item.path), len(places)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_folder(tmp_path_factory):
+    """Run the tests in a folder of their own: a Trainer without an output folder writes into the working folder."""
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("working"))
+    yield
+    os.chdir(before)
+
+
+def _in_root():
+    """Return the entries of the project's folder, without those of tools, whose names begin with a dot."""
+    return {name for name in os.listdir(ROOT) if not name.startswith(".")}  # noqa: PTH208  # for each test
+
+
+@pytest.fixture(autouse=True)
+def _nothing_in_root():
+    """Fail where a test, or one that runs beside it, leaves a new entry in the project's folder."""
+    before = _in_root()
+    yield
+    assert _in_root() - before == set(), "written into the project's folder, where no test may write"
 
 
 @pytest.fixture(autouse=True)
@@ -102,9 +140,9 @@ def run(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
 
-    def invoke(*arguments):
+    def invoke(*arguments, text=None):
         from kbitlint.cli import main
 
-        return _RUNNER.invoke(main, [str(argument) for argument in arguments])
+        return _RUNNER.invoke(main, [str(argument) for argument in arguments], input=text)
 
     return invoke

@@ -90,7 +90,6 @@ def test_the_conda_recipe_agrees_with_the_package():
     assert recipe["about"]["license"] == PROJECT["license"]
 
 
-@pytest.mark.slow
 def test_the_long_description_has_no_link_that_only_the_repository_resolves(tmp_path):
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "kbitlint", "rules"):
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)

@@ -13,7 +13,7 @@ import pytest
 
 from kbitlint.output import formats
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("preloaded")]
+pytestmark = pytest.mark.usefixtures("preloaded")
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("kbitlint", "rules", "tests", "benchmarks")

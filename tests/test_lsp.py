@@ -13,14 +13,16 @@ pygls = pytest.importorskip("pygls")
 from lsprotocol import types as lsp  # noqa: E402  # behind the check that they are there
 from pygls.lsp.client import LanguageClient  # noqa: E402
 
+from kbitlint.errors import KbitlintError  # noqa: E402  # as above
+
 PREPARE = "model = prepare_model_for_kbit_training(model)"
 FAULTY = IMPORTS + LOADED + f'name = "\U0001f600"; {PREPARE}\n' + ADAPTED + RANKED
 LINE = FAULTY.split("\n").index(f'name = "\U0001f600"; {PREPARE}')
-#: the emoji takes two units of UTF-16
-START = len('name = "xx"; model = ')
+#: encodings that an editor offers, the first one first, and the units that the emoji takes in that which is agreed on
+ENCODINGS = [((), 2), (("utf-8", "utf-16"), 4), (("utf-32",), 1)]
 
 
-async def session(tmp_path):
+async def session(tmp_path, encodings):
     """What an editor sees: findings at opening, a fix, the rule on hover, findings after the fix and in half a statement."""
     client = LanguageClient("editor", "1")
     arrived = asyncio.Queue()
@@ -31,7 +33,10 @@ async def session(tmp_path):
 
     await client.start_io(sys.executable, "-m", "kbitlint", "lsp")
     started = await client.initialize_async(
-        lsp.InitializeParams(capabilities=lsp.ClientCapabilities(), root_uri=tmp_path.as_uri())
+        lsp.InitializeParams(
+            capabilities=lsp.ClientCapabilities(general=lsp.GeneralClientCapabilities(position_encodings=encodings or None)),
+            root_uri=tmp_path.as_uri(),
+        )
     )
     client.initialized(lsp.InitializedParams())
     uri = (tmp_path / "train.py").as_uri()
@@ -42,6 +47,13 @@ async def session(tmp_path):
     actions = await client.text_document_code_action_async(
         lsp.CodeActionParams(document, place, lsp.CodeActionContext(diagnostics=[]))
     )
+    asked = [["source.fixAll"], ["source.organizeImports"], ["quickfix"]]
+    kinds = [
+        await client.text_document_code_action_async(
+            lsp.CodeActionParams(document, place, lsp.CodeActionContext(diagnostics=[], only=only))
+        )
+        for only in asked
+    ]
     hover = await client.text_document_hover_async(lsp.HoverParams(document, place.start))
     changes = [
         lsp.TextDocumentContentChangePartial(text=edit.new_text, range=edit.range) for edit in actions[0].edit.changes[uri]
@@ -68,33 +80,66 @@ async def session(tmp_path):
         typed.append(arrived.get_nowait())
     await client.shutdown_async(None)
     client.exit(None)
+    code = await asyncio.wait_for(client._server.wait(), 30)
     await client.stop()
-    return started, opened, actions, hover, fixed, half, typed, unsaved
+    return started, opened, actions, kinds, hover, fixed, half, typed, unsaved, code
 
 
 @pytest.mark.slow
-def test_an_editor_gets_findings_fixes_and_rules(tmp_path):
-    started, opened, actions, hover, fixed, half, typed, unsaved = asyncio.run(asyncio.wait_for(session(tmp_path), 120))
+@pytest.mark.parametrize(("encodings", "units"), ENCODINGS)
+def test_an_editor_gets_findings_fixes_and_rules(tmp_path, encodings, units):
+    started, opened, actions, kinds, hover, fixed, half, typed, unsaved, code = asyncio.run(
+        asyncio.wait_for(session(tmp_path, encodings), 120)
+    )
 
     assert started.server_info.name == "kbitlint"
-    end = START + len("prepare_model_for_kbit_training(model)")
-    place = lsp.Range(lsp.Position(LINE, START), lsp.Position(LINE, end))
+    start = len('name = ""; model = ') + units
+    end = start + len("prepare_model_for_kbit_training(model)")
+    place = lsp.Range(lsp.Position(LINE, start), lsp.Position(LINE, end))
     assert opened == [("KB401", lsp.DiagnosticSeverity.Warning, place)]
-    assert [(action.title, action.is_preferred) for action in actions] == [
-        ("kbitlint: checkpoint without reentry [KB401]", True),
+    assert [(action.title, action.is_preferred, action.diagnostics[0].range) for action in actions] == [
+        ("kbitlint: checkpoint without reentry [KB401]", True, place),
     ]
+    assert [[action.kind for action in made] for made in kinds] == [["source.fixAll.kbitlint"], [], ["quickfix"]]
+    (whole,) = kinds[0][0].edit.changes.values()
+    assert "use_reentrant" in whole[0].new_text
     assert hover.contents.value.startswith("# reentrant-checkpointing (KB401)")
     assert (fixed, half) == ([], [])
-    assert (typed, unsaved) == ([opened], opened)
+    assert (typed, unsaved, code) == ([opened], opened, 0)
 
 
-def test_a_project_s_settings_decide(tmp_path):
+@pytest.mark.parametrize(
+    ("settings", "left"),
+    [
+        ("", [("KB401", "warning")]),
+        ('ignore = ["KB401"]', []),
+        ('severity = { KB401 = "info" }', [("KB401", "info")]),
+        ('ignore-in = [{ rule = "KB401", path = "jobs/*", reason = "known" }]', []),
+        ('extend-exclude = ["jobs/"]', []),
+        ('baseline = "known.json"', []),
+        ('training = "one.yaml"', [("KB401", "info")]),  # one process: reentry trains there
+    ],
+)
+def test_a_project_s_settings_decide(tmp_path, monkeypatch, run, settings, left):
+    """As those of ``kbitlint check`` do, wherever the editor was started."""
     from kbitlint.lsp import violations_of
 
-    file = tmp_path / "train.py"
-    before = [violation.code for violation in violations_of(str(file), FAULTY)]
-    (tmp_path / "pyproject.toml").write_text('[tool.kbitlint]\nignore = ["KB401"]\n')
+    file = tmp_path / "jobs" / "train.py"
+    file.parent.mkdir()
+    file.write_text(FAULTY)
+    (tmp_path / "one.yaml").write_text("compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\nnum_processes: 1\n")
+    run("check", "jobs/train.py", "--write-baseline", "--baseline", "known.json")
+    (tmp_path / "pyproject.toml").write_text(f"[tool.kbitlint]\n{settings}\n")
+    monkeypatch.chdir("/")
 
-    assert before == ["KB401"]
-    assert violations_of(str(file), FAULTY) == ()
+    assert [(violation.code, violation.severity.value) for violation in violations_of(str(file), FAULTY)] == left
     assert violations_of(str(tmp_path / "notes.txt"), FAULTY) == ()
+
+
+def test_wrong_settings_are_told(tmp_path):
+    from kbitlint.lsp import violations_of
+
+    (tmp_path / "pyproject.toml").write_text('[tool.kbitlint]\nignroe = ["KB401"]\n')
+
+    with pytest.raises(KbitlintError, match="ignroe"):
+        violations_of(str(tmp_path / "train.py"), FAULTY)

@@ -50,7 +50,6 @@ def test_a_real_notebook_shows_reports_as_pages_and_completes_arguments(tmp_path
     assert "sys" not in shown[7]["text/plain"]
 
 
-@pytest.mark.slow
 def test_the_notebook_of_the_documentation_runs(tmp_path):
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     notebook = nbformat.read(ROOT / "docs" / "quickstart.ipynb", as_version=4)
@@ -126,7 +125,6 @@ def test_arguments_are_in_the_signature_and_in_the_help(name):
         function(tiny.prepared(), quantise="nf4", **({"gpu": "24GB"} if name == "fit" else {}))
 
 
-@pytest.mark.slow
 def test_a_type_checker_sees_the_arguments(tmp_path):
     pytest.importorskip("mypy")
     (tmp_path / "use.py").write_text(
@@ -155,7 +153,6 @@ def test_not_ready(kbitlint):
 """
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("preloaded")
 def test_the_fixture_of_pytest_fails_with_the_report(tmp_path):
     (tmp_path / "test_model.py").write_text(TESTS)

@@ -32,7 +32,6 @@ def test_the_version_is_the_one_in_pyproject():
     assert 'version = {attr = "kbitlint.version.VERSION"}' in text
 
 
-@pytest.mark.slow
 def test_importing_kbitlint_costs_nothing():
     code = (
         "import sys; before = set(sys.modules); import kbitlint\n"
@@ -44,7 +43,6 @@ def test_importing_kbitlint_costs_nothing():
     assert done.stdout.split() == ["kbitlint"]
 
 
-@pytest.mark.slow
 def test_a_command_imports_only_what_it_uses():
     heavy = {"importlib.metadata", "kbitlint.registry", "kbitlint.suppress", "kbitlint.violation", "torch"}
     code = (
@@ -61,7 +59,6 @@ def test_a_command_imports_only_what_it_uses():
     assert imported("rules") == heavy - {"importlib.metadata", "torch", "kbitlint.suppress"}
 
 
-@pytest.mark.slow
 def test_bitsandbytes_is_imported_only_where_its_layers_are_at_hand():
     code = (
         "import sys, kbitlint, torch\nfrom transformers import LlamaConfig, LlamaForCausalLM\n"
@@ -241,14 +238,12 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_python_m_kbitlint_is_the_command():
     done = subprocess.run([sys.executable, "-m", "kbitlint", "--version"], capture_output=True, text=True, check=True)
 
     assert done.stdout == f"kbitlint {kbitlint.__version__}\n"
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("preloaded")
 def test_the_demo_does_the_main_job():
     done = subprocess.run(

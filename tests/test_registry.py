@@ -144,29 +144,37 @@ def test_a_broken_pack_is_a_named_warning_and_fails_what_asked_for_it_alone(seco
     assert (gone.exit_code, "the rule pack pack_hou001 is left out" in gone.stderr) == (2, True)
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("preloaded")
-def test_new_rule_writes_two_files_whose_test_passes(run, tmp_path):
-    import os
-    import subprocess
+@pytest.mark.parametrize("surface", ["model", "source"])
+def test_new_rule_writes_a_package_whose_test_passes(run, tmp_path, monkeypatch, surface):
+    command = ("new-rule", "own-rule", "--code", "HOU001", "--package", f"house_{surface}", "--surface", surface)
+    made, again, wrong = run(*command), run(*command), run(*command[:3], "house1", *command[4:])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names = {}
+    exec((tmp_path / "test_own_rule.py").read_text(), names)  # noqa: S102  # written by the command
 
-    made = run("new-rule", "own-head", "--code", "HOU001", "--package", "house")
-    again = run("new-rule", "own-head", "--code", "HOU001", "--package", "house")
-    wrong = run("new-rule", "own-head", "--code", "house1", "--package", "house")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_own_head.py"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path), "PYTEST_ADDOPTS": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    names["test_own_rule"]()
 
-    assert made.stdout.splitlines()[1:] == [
-        "written: house/__init__.py",
-        "written: house/own_head.py",
-        "written: test_own_head.py",
+    entry = f'[project.entry-points."kbitlint.rules"]\nhouse_{surface} = "house_{surface}"\n'
+    assert entry in (tmp_path / "pyproject.toml").read_text()
+    assert made.stdout.splitlines() == [
+        "written: pyproject.toml",
+        f"written: house_{surface}/__init__.py",
+        f"written: house_{surface}/own_rule.py",
+        "written: test_own_rule.py",
+        "then: pip install -e . pytest; kbitlint explain HOU001; python -m pytest test_own_rule.py",
     ]
-    assert again.stderr == "kbitlint: new-rule own-head: house/own_head.py is there already\n"
-    assert wrong.stderr == ("kbitlint: new-rule own-head: --code house1: a code is capital letters and three digits: HOU001\n")
-    assert "1 passed" in done.stdout, done.stdout + done.stderr
+    assert again.stderr == f"kbitlint: new-rule own-rule: house_{surface}/own_rule.py is there already\n"
+    assert wrong.stderr == "kbitlint: new-rule own-rule: --code house1: a code is capital letters and three digits: HOU001\n"
+
+
+def test_new_rule_tells_what_a_project_lacks(run, tmp_path):
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "ours"\n')
+
+    made = run("new-rule", "own-rule", "--code", "HOU001", "--package", "house")
+
+    assert (tmp_path / "pyproject.toml").read_text() == '[project]\nname = "ours"\n'
+    assert made.stdout.splitlines()[3:6] == [
+        "add to pyproject.toml:",
+        '    [project.entry-points."kbitlint.rules"]',
+        '    house = "house"',
+    ]

@@ -167,7 +167,6 @@ def test_rules_about_how_ranks_share_a_model_are_skipped_until_that_is_known():
     assert known.skips == ()
 
 
-@pytest.mark.slow
 def test_listing_and_explaining_rules_imports_no_torch():
     code = (
         "import sys, kbitlint\n"
@@ -184,7 +183,6 @@ def test_listing_and_explaining_rules_imports_no_torch():
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.slow
 def test_checking_the_files_of_a_checkpoint_imports_no_torch(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     code = (

@@ -15,8 +15,6 @@ import tiny
 from checkpoint_cases import adapter, lora
 from script_cases import SCRIPT
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).parents[1]
 WATCH = """
 import json, os, sys
@@ -44,8 +42,10 @@ import torch, transformers, peft, bitsandbytes, accelerate, huggingface_hub, kbi
 sys.addaudithook(hook)
 from kbitlint.cli import main
 
-here, found = os.getcwd() + "/", []
-for command in json.loads(sys.argv[1]):
+found = []
+for folder, command in json.loads(sys.argv[1]):
+    os.chdir(folder)
+    here = os.getcwd() + "/"
     for seen in (reached, written, run):
         seen.clear()
     try:
@@ -65,10 +65,10 @@ print("\\nSEEN" + json.dumps(found))
 """
 
 
-def seen(folder, *commands, offline="0"):
-    """What each command did, all of them in one process."""
+def seen(folder, commands, offline="0"):
+    """What each command, with its working folder, did, all of them in one process."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", WATCH, json.dumps(commands)],
+        [sys.executable, "-W", "ignore", "-c", WATCH, json.dumps([(str(place), command) for place, command in commands])],
         cwd=folder,
         check=False,
         capture_output=True,
@@ -86,24 +86,24 @@ def seen(folder, *commands, offline="0"):
     return json.loads(done.stdout.rpartition("SEEN")[2])
 
 
-@pytest.fixture
-def project(tmp_path):
-    shutil.copytree(tiny.checkpoint(), tmp_path / "model")
-    (tmp_path / "model" / "evil.py").write_text("open('ran', 'w')\n")
-    adapter(tmp_path / "adapter", lora("model.layers.0.self_attn.q_proj"), tmp_path / "model", target_modules=["q_proj"], r=2)
-    (tmp_path / "scripts").mkdir()
-    (tmp_path / "scripts" / "train.py").write_text(SCRIPT + "open('ran', 'w')\n")
-    (tmp_path / "scripts" / "recipe.yaml").write_text(
+def made(folder):
+    folder.mkdir()
+    shutil.copytree(tiny.checkpoint(), folder / "model")
+    (folder / "model" / "evil.py").write_text("open('ran', 'w')\n")
+    adapter(folder / "adapter", lora("model.layers.0.self_attn.q_proj"), folder / "model", target_modules=["q_proj"], r=2)
+    (folder / "scripts").mkdir()
+    (folder / "scripts" / "train.py").write_text(SCRIPT + "open('ran', 'w')\n")
+    (folder / "scripts" / "recipe.yaml").write_text(
         "base_model: a/b\nload_in_4bit: true\nadapter: qlora\nmicro_batch_size: 1\n"
     )
-    (tmp_path / "build.py").write_text(
+    (folder / "build.py").write_text(
         "from transformers import AutoModelForCausalLM\n"
-        f"def build():\n    return AutoModelForCausalLM.from_pretrained({str(tmp_path / 'model')!r})\n"
+        f"def build():\n    return AutoModelForCausalLM.from_pretrained({str(folder / 'model')!r})\n"
     )
-    (tmp_path / "launch.json").write_text('{"zero_optimization": {"stage": 2}}')
-    (tmp_path / "baseline.json").write_text('{"version": 2, "files": {}}')
-    (tmp_path / "pyproject.toml").write_text("[tool.kbitlint]\nfail-on = 'error'\n")
-    return tmp_path
+    (folder / "launch.json").write_text('{"zero_optimization": {"stage": 2}}')
+    (folder / "baseline.json").write_text('{"version": 2, "files": {}}')
+    (folder / "pyproject.toml").write_text("[tool.kbitlint]\nfail-on = 'error'\n")
+    return folder
 
 
 CHECKS = (
@@ -120,28 +120,6 @@ CHECKS = (
 )
 
 
-def test_a_check_of_files_runs_nothing_writes_nothing_and_reaches_nobody(project):
-    for found in seen(project, *CHECKS):
-        assert found.pop("code") in (0, 1), found
-        assert found == {"command": found["command"], "reached": [], "run": [], "written": []}
-
-
-def test_the_results_of_a_folder_are_kept_in_one_place(project):
-    (found,) = seen(project, ("check", "scripts"))
-
-    assert found.pop("code") in (0, 1)
-    written = found.pop("written")
-    assert written == [path for path in written if path.startswith(CACHE)] != []
-    assert found == {"command": found["command"], "reached": [], "run": []}
-
-
-def test_a_factory_is_run_and_nothing_else(project):
-    (found,) = seen(project, ("check", "build.py:build", "--meta"))
-
-    assert found.pop("code") in (0, 1)
-    assert found == {"command": found["command"], "reached": [], "run": ["code of build.py"], "written": []}
-
-
 #: the folder of kept results
 CACHE = ".kbitlint_cache"
 #: command -> the files that it may write, beside kept results
@@ -154,23 +132,78 @@ WRITING = {
 }
 
 
-def test_what_is_asked_for_is_written_and_nothing_else(project):
-    before = {path for path in project.rglob("*") if "__pycache__" not in path.parts}
+#: folder -> the commands that are run in it, in this order
+COMMANDS = {
+    "checked": CHECKS,
+    "kept": (("check", "scripts"),),
+    "run": (("check", "build.py:build", "--meta"),),
+    "written": tuple(WRITING),
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """The folder of a project for each kind of command."""
+    return {name: made(tmp_path_factory.mktemp("projects") / name) for name in COMMANDS}
+
+
+@pytest.fixture(scope="module")
+def before(project):
+    """The paths in the project that is written into, before it is."""
+    return paths_in(project["written"])
+
+
+@pytest.fixture(scope="module")
+def found(project, before, tmp_path_factory):
+    """What each command did, by folder: one process runs them all, because libraries take seconds to import."""
+    commands = [(project[name], command) for name, several in COMMANDS.items() for command in several]
+    did = iter(seen(tmp_path_factory.mktemp("working"), commands))
+    return {name: [next(did) for _ in several] for name, several in COMMANDS.items()}
+
+
+def paths_in(folder):
+    return {path for path in folder.rglob("*") if "__pycache__" not in path.parts}
+
+
+def test_a_check_of_files_runs_nothing_writes_nothing_and_reaches_nobody(found):
+    for did in found["checked"]:
+        assert did["code"] in (0, 1), did
+        assert did == {"command": did["command"], "code": did["code"], "reached": [], "run": [], "written": []}
+
+
+def test_the_results_of_a_folder_are_kept_in_one_place(found):
+    (did,) = found["kept"]
+
+    assert did["code"] in (0, 1)
+    assert did["written"] == [path for path in did["written"] if path.startswith(CACHE)] != []
+    assert (did["reached"], did["run"]) == ([], [])
+
+
+def test_a_factory_is_run_and_nothing_else(found):
+    (did,) = found["run"]
+
+    assert did["code"] in (0, 1)
+    assert (did["reached"], did["run"], did["written"]) == ([], ["code of build.py"], [])
+
+
+def test_what_is_asked_for_is_written_and_nothing_else(found, before, project):
     temporary = re.compile(r"\.([^/]+)\.[0-9a-f]{8}\.kbitlint-tmp$")
 
-    for found, (command, written) in zip(seen(project, *WRITING), WRITING.items(), strict=True):
-        places = {temporary.sub(lambda match: match[1], path) for path in found["written"] if not path.startswith(CACHE)}
-        assert (found["code"] in (0, 1), found["reached"], found["run"], places) == (True, [], [], written), command
+    for did, (command, written) in zip(found["written"], WRITING.items(), strict=True):
+        places = {temporary.sub(lambda match: match[1], path) for path in did["written"] if not path.startswith(CACHE)}
+        assert (did["code"] in (0, 1), did["reached"], did["run"], places) == (True, [], [], written), command
 
-    after = {path for path in project.rglob("*") if "__pycache__" not in path.parts}
-    made = {path.relative_to(project).as_posix() for path in after - before}
-    made = {path for path in made if not path.startswith(CACHE)}
-    assert made == {"model/kbitlint.json", "b.json", "report.txt", ".pre-commit-config.yaml"}
+    folder = project["written"]
+    new = {path.relative_to(folder).as_posix() for path in paths_in(folder) - before}
+    new = {path for path in new if not path.startswith(CACHE)}
+    assert new == {"model/kbitlint.json", "b.json", "report.txt", ".pre-commit-config.yaml"}
 
 
-def test_a_hub_id_is_the_one_target_that_reaches_somebody(project):
-    (online,) = seen(project, ("check", "nobody/nothing"))
-    (offline,) = seen(project, ("check", "nobody/nothing"), offline="1")
+@pytest.mark.slow
+def test_a_hub_id_is_the_one_target_that_reaches_somebody(tmp_path):
+    commands = [(tmp_path, ("check", "nobody/nothing"))]
+    (online,) = seen(tmp_path, commands)
+    (offline,) = seen(tmp_path, commands, offline="1")
 
     assert (online["code"], online["run"]) == (2, [])
     assert [line for line in online["reached"] if "127.0.0.1" in line] == online["reached"] != []

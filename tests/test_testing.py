@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import script_cases
 import tiny
 
+from kbitlint import registry
 from kbitlint.rule import Meta
-from kbitlint.testing import Case, hold, hold_document
+from kbitlint.testing import Case, Script, hold, hold_document
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity
 
 PACK = Path(__file__).parent / "data" / "packs" / "example"
@@ -32,7 +34,7 @@ def example():
 
 def test_the_page_on_rule_packs_shows_this_pack_and_a_test_that_holds_for_it(example):
     page = (Path(__file__).parents[1] / "docs" / "rule-packs.md").read_text(encoding="utf-8")
-    (rule, test), settings = (re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("python", "toml"))
+    (rule, test, *_), settings = (re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("python", "toml"))
     names = {}
 
     exec(test, names)  # noqa: S102  # a page of this repository
@@ -58,7 +60,7 @@ def test_a_rule_that_keeps_the_contract_holds(example):
         ([Case(tiny.load, {"lm_head"})], [], "load: shows ['lm_head.weight'], not ['lm_head']"),
         ([Case(frozen_head, HEAD)], [], "frozen_head: shows [], not ['lm_head.weight']"),
         ([], [Case(tiny.load)], "load: shows ['lm_head.weight'], not []"),
-        ([Case(tiny.load)], [], "load: a flagged case names the paths that it shows"),
+        ([Case(tiny.load)], [], "load: a flagged case names the paths or lines that it shows"),
         ([], [Case(frozen_head, HEAD)], "frozen_head: a clean case shows nothing"),
     ],
 )
@@ -67,6 +69,29 @@ def test_a_case_that_shows_something_else_fails_with_its_name(example, flagged, 
         hold(example, flagged=flagged, clean=clean)
 
     assert str(raised.value).split("\n")[0] == line
+
+
+RECIPE = script_cases.IMPORTS + script_cases.RECIPE
+FP4 = RECIPE.replace('bnb_4bit_quant_type="nf4", ', "")
+
+
+@pytest.mark.parametrize(
+    ("slug", "case", "line"),
+    [
+        ("fp4-by-default", Script(FP4, {1}), r"train.py: shows lines \[\d+\], not \[1\]"),
+        ("fp4-by-default", Script("print(1)\n", {1}), "train.py: nothing in the text concerns k-bit training"),
+        ("low-precision-norm", Script(FP4, {1}), r"train.py: shows lines \[\], not \[1\]"),
+    ],
+)
+def test_a_script_that_shows_something_else_fails_with_its_lines(slug, case, line):
+    with pytest.raises(AssertionError, match=line):
+        hold(type(registry.find(slug)), flagged=[case])
+
+
+def test_a_rule_on_scripts_holds_with_its_fix():
+    faulty = next(number for number, code in enumerate(FP4.split("\n"), 1) if code.startswith("bnb = "))
+
+    hold(type(registry.find("fp4-by-default")), flagged=[Script(FP4, {faulty})], clean=[Script(RECIPE)])
 
 
 def _changing(model):
@@ -170,7 +195,6 @@ def test_the_shape_of_a_rule_is_held(example, changes, line):
     assert str(raised.value).startswith(line)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("preloaded")
 def test_the_pack_is_installed_through_its_entry_point_and_used(tmp_path):
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]

@@ -298,8 +298,12 @@ def _shell(line: str, folder: Path) -> Run:
     return Run(done.returncode, *texts, time.perf_counter() - start)
 
 
+#: commands whose streams are closed, full or without a reader
+COMMANDS = ("check clean.py", "check t.py", "check t.py --format json", "rules", "explain KB101", "config", "--help")
+
+
 def _outputs(tally: Tally, folder: Path) -> None:
-    for command in ("check clean.py", "check t.py", "check t.py --format json", "rules", "explain KB101", "config", "--help"):
+    for command in COMMANDS:
         for name, redirected in (
             ("closed", f"$0 {command} >&-"),
             ("full", f"$0 {command} >/dev/full"),

@@ -23,7 +23,7 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from benchmarks.goals import Goal, leave
-from benchmarks.truth.program_runs import AFTER, FAILS, NOT_MADE, NOTHING, TRAINS, forked, script_again
+from benchmarks.truth.program_runs import AFTER, FAILS, NOT_MADE, NOTHING, TRAINS, as_on_gpu, forked, script_again
 from benchmarks.truth.programs import STEPS, Program, drawn, has_faulty_loop, plain, script
 from benchmarks.truth.rehearsed import compared, rehearsed
 
@@ -99,6 +99,8 @@ def _measured(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the outcomes of the seeds; those that the file has not yet are measured, and written there."""
     lines = [json.loads(text) for text in options.out.read_text().splitlines()] if options.out.exists() else []
     done = {line["seed"] for line in lines}
+    if options.rehearse:
+        as_on_gpu()
     with options.out.open("a") as file:
         for seed in range(options.seed, options.seed + options.programs):
             if seed in done:

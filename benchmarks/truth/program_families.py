@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 CAUSAL, CLASSIFIER, SEQ2SEQ = "causal", "classifier", "seq2seq"
+TOKENS, MASKED, ANSWERS = "tokens classified", "masked words", "answers"
+IMAGES, SPEECH, SOUND = "images classified", "speech", "sound classified"
+#: tasks without words as input
+UNWORDED = (IMAGES, SPEECH, SOUND)
 #: sizes that configs share; one that a config does not know is an attribute without effect
 SIZES = {"hidden_size": 64, "num_attention_heads": 4, "vocab_size": 256, "max_position_embeddings": 64, "pad_token_id": 0}
 
@@ -29,7 +33,7 @@ class Family:
 
 _GATED = {"num_key_value_heads": 2, "intermediate_size": 128}
 _QUERY_KEY_VALUE = ("query_key_value", "dense_h_to_4h")
-_ENCODER = (CLASSIFIER,)
+_ENCODER = (CLASSIFIER, TOKENS, MASKED, ANSWERS)
 
 #: model type -> family
 FAMILIES: dict[str, Family] = {
@@ -97,10 +101,77 @@ FAMILIES: dict[str, Family] = {
         tasks=(SEQ2SEQ,),
         layers="encoder_layers",
     ),
+    "vit": Family(
+        "google/vit-base-patch16-224",
+        {"intermediate_size": 128, "image_size": 32, "patch_size": 8},
+        ("q_proj", "v_proj", "fc1"),
+        "",
+        "classifier",
+        (IMAGES,),
+    ),
+    "dinov2": Family(
+        "facebook/dinov2-base", {"image_size": 32, "patch_size": 8}, ("q_proj", "v_proj", "fc1"), "", "classifier", (IMAGES,)
+    ),
+    "whisper": Family(
+        "openai/whisper-tiny",
+        {
+            "d_model": 64,
+            **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 128),
+            **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 4),
+            **dict.fromkeys(("num_mel_bins", "max_source_positions"), 16),
+            "max_target_positions": 32,
+            "decoder_start_token_id": 1,
+            "decoder_layers": 1,
+        },
+        ("q_proj", "v_proj", "fc1"),
+        "embed_tokens",
+        "proj_out",
+        (SPEECH,),
+        "encoder_layers",
+    ),
+    "wav2vec2": Family(
+        "facebook/wav2vec2-base",
+        {
+            "intermediate_size": 128,
+            **dict.fromkeys(("conv_kernel", "conv_stride"), (8, 8)),
+            "num_feat_extract_layers": 2,
+            "conv_dim": (32, 32),
+            "num_conv_pos_embeddings": 16,
+            "num_conv_pos_embedding_groups": 4,
+            "mask_time_prob": 0.0,
+        },
+        ("q_proj", "v_proj", "intermediate_dense"),
+        "",
+        "classifier",
+        (SOUND,),
+    ),
 }
-#: task -> (class of transformers, task type of PEFT)
+#: task -> (class of transformers, task type of PEFT; empty if PEFT has none)
 TASKS = {
     CAUSAL: ("AutoModelForCausalLM", "CAUSAL_LM"),
     CLASSIFIER: ("AutoModelForSequenceClassification", "SEQ_CLS"),
     SEQ2SEQ: ("AutoModelForSeq2SeqLM", "SEQ_2_SEQ_LM"),
+    TOKENS: ("AutoModelForTokenClassification", "TOKEN_CLS"),
+    MASKED: ("AutoModelForMaskedLM", ""),
+    ANSWERS: ("AutoModelForQuestionAnswering", "QUESTION_ANS"),
+    IMAGES: ("AutoModelForImageClassification", ""),
+    SPEECH: ("AutoModelForSpeechSeq2Seq", ""),
+    SOUND: ("AutoModelForAudioClassification", ""),
+}
+#: task -> the lines that make its batch. Words hold the invocation tokens 5 and 6
+_WORDS = """\
+tokens = torch.randint(7, 250, (2, 16))
+tokens[:, 4], tokens[:, 5] = 5, 6
+batch = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), %s}"""
+_CLASSES = '"labels": torch.tensor([0, 1])'
+BATCHES = {
+    CAUSAL: _WORDS % '"labels": tokens.clone()',
+    SEQ2SEQ: _WORDS % '"labels": tokens.clone()',
+    MASKED: _WORDS % '"labels": tokens.clone()',
+    CLASSIFIER: _WORDS % _CLASSES,
+    TOKENS: _WORDS % '"labels": tokens % 2',
+    ANSWERS: _WORDS % '"start_positions": torch.tensor([1, 2]), "end_positions": torch.tensor([3, 4])',
+    IMAGES: f'batch = {{"pixel_values": torch.randn(2, 3, 32, 32), {_CLASSES}}}',
+    SPEECH: 'batch = {"input_features": torch.randn(2, 16, 32), "labels": torch.randint(7, 250, (2, 16))}',
+    SOUND: f'batch = {{"input_values": torch.randn(2, 4000), {_CLASSES}}}',
 }

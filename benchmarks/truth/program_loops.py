@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from benchmarks.truth.program_trainers import OWN
+
 
 @dataclass(frozen=True)
 class Loop:
@@ -26,6 +28,8 @@ class Loop:
 _ADAPTERS = 'torch.optim.AdamW([p for n, p in model.named_parameters() if "lora_" in n], lr=1e-2)'
 _USUAL = "torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)"
 _PLAIN_SGD = "torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)"
+_FIRST_GROUP = '{"params": [p for n, p in model.named_parameters() if p.requires_grad and "lora_B" not in n]}'
+_SECOND_GROUP = '{"params": [p for n, p in model.named_parameters() if p.requires_grad and "lora_B" in n], "lr": 1e-1}'
 _STEP = ("loss.backward()", "optimizer.step()", "optimizer.zero_grad()")
 #: loop -> the dtype of its autocast region
 AUTOCAST = {"autocast": "bfloat16", "accelerate, bf16": "bfloat16", "scaled": "float16"}
@@ -98,6 +102,47 @@ LOOPS: dict[str, Loop] = {
     ),
     "gradients off": Loop(mode="model.train()\ntorch.set_grad_enabled(False)", own=True),
     "in inference mode": Loop(opened="with torch.inference_mode():", own=True),
+    "groups": Loop(f"torch.optim.AdamW([{_FIRST_GROUP}, {_SECOND_GROUP}], lr=1e-2)"),
+    "accumulated by hand": Loop(
+        loss="loss = model(**batch).loss / 2",
+        batch="count = 0",
+        backward=(
+            "loss.backward()",
+            "count += 1",
+            "if count % 2 == 0:",
+            "    optimizer.step()",
+            "    optimizer.zero_grad()",
+        ),
+    ),
+    "stepped by hand": Loop(
+        backward=(
+            "loss.backward()",
+            "with torch.no_grad():",
+            "    for parameter in model.parameters():",
+            "        if parameter.grad is not None:",
+            "            parameter.sub_(parameter.grad)",
+            "optimizer.zero_grad()",
+        ),
+    ),
+    "two passes": Loop(loss="loss = model(**batch).loss + model(**batch).loss"),
+    "penalty": Loop(loss="loss = model(**batch).loss + 1e-3 * sum(p.norm() for p in model.parameters() if p.requires_grad)"),
+    "beside its base": Loop(
+        loss="with torch.no_grad(), model.disable_adapter():\n    reference = model(**batch)\noutputs = model(**batch)\n"
+        "loss = outputs.loss + (outputs.logits.float() - reference.logits.float()).square().mean()"
+    ),
+    "kept on the CPU": Loop(opened="with torch.autograd.graph.save_on_cpu():"),
+    "deterministic": Loop(mode="torch.use_deterministic_algorithms(True)\nmodel.train()"),
+    "anomalies": Loop(opened="with torch.autograd.set_detect_anomaly(True):"),
+    "clipped by value": Loop(
+        backward=("loss.backward()", "torch.nn.utils.clip_grad_value_(model.parameters(), 0.5)", *_STEP[1:])
+    ),
+    "averaged": Loop(batch="average = torch.optim.swa_utils.AveragedModel(model)"),
+    "muon": Loop("torch.optim.Muon([p for p in model.parameters() if p.requires_grad], lr=1e-2)"),
+    "paged": Loop(_USUAL.replace("torch.optim.AdamW", "bitsandbytes.optim.PagedAdamW8bit")),
+    "embeddings given": Loop(
+        loss='given = model.get_input_embeddings()(batch["input_ids"])\n'
+        'loss = model(inputs_embeds=given, labels=batch["labels"]).loss'
+    ),
     "hidden states": Loop(
         loss='states = model(input_ids=batch["input_ids"], output_hidden_states=True).hidden_states\n'
         "loss = states[-1][..., 0].float().mean()"
@@ -143,6 +188,18 @@ TRAINERS: dict[str, tuple[str, str, str]] = {
         f"compute_loss_func=lambda outputs, labels, **_: {_CROSS_ENTROPY}",
     ),
     "trainer, smoothing, bf16": (_LM, "label_smoothing_factor=0.1, bf16=True", ""),
+    "trainer, compiled": (_LM, 'torch_compile=True, torch_compile_backend="eager"', ""),
+    "trainer, fp16": (_LM, "fp16=True", ""),
+    "trainer, paged": (_LM, 'optim="paged_adamw_8bit"', ""),
+    "trainer, sgd": (_LM, 'optim="sgd"', ""),
+    "trainer, bf16 in evaluation": (
+        _LM,
+        'eval_strategy="steps", eval_steps=1, bf16_full_eval=True',
+        "eval_dataset=data",
+    ),
+    "trainer, groups": (_LM, "", f"optimizers=(torch.optim.AdamW([{_FIRST_GROUP}, {_SECOND_GROUP}], lr=1e-2), None)"),
+    **{f"trainer, {name}": (_LM, "", own.given) for name, own in OWN.items() if not name.startswith("sft")},
+    **{name: (_SFT, "", own.given) for name, own in OWN.items() if name.startswith("sft")},
     "sft": (_SFT, "", ""),
     "sft, prompts": (_SFT, "", ""),
     "sft, prompts, all tokens": (_SFT, "completion_only_loss=False", ""),

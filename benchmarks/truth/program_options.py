@@ -16,7 +16,14 @@ _WRAPPER = (
     'def is_layer(module):\n    return type(module).__name__.endswith(("Layer", "Block"))'
 )
 _EACH = "for name, parameter in model.named_parameters():\n"
+_MODULES = "for name, module in model.named_modules():\n"
 _TRAINED = "for parameter in model.parameters():\n    if parameter.requires_grad:\n        parameter.data = parameter.data."
+#: the folder of adapters that another run saved
+EARLIER = '"earlier"'
+_TRAINED_BEFORE = (
+    "first = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)\n"
+    "for _ in range(2):\n    model(**batch).loss.backward()\n    first.step()\n    first.zero_grad()"
+)
 
 
 def _skipping(names: str) -> str:
@@ -65,6 +72,12 @@ LOADING: dict[str, dict[str, str]] = {
         "int8": "quantization = BitsAndBytesConfig(load_in_8bit=True)",
         "int8, no outliers": "quantization = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)",
         "int8, 16 bits kept": "quantization = BitsAndBytesConfig(load_in_8bit=True, llm_int8_has_fp16_weight=True)",
+        "int8, more left out": "quantization = BitsAndBytesConfig(load_in_8bit=True, "
+        'llm_int8_skip_modules=["{head}", "down_proj", "fc2"])',
+        "nf4, stored in float32": f"quantization = BitsAndBytesConfig({_NF4}, bnb_4bit_quant_storage=torch.float32{{compute}})",
+        "nf4, offloaded": f"quantization = BitsAndBytesConfig({_NF4}, llm_int8_enable_fp32_cpu_offload=True{{compute}})",
+        "nf4 by keywords": 'options = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}\n'
+        'options["bnb_4bit_compute_dtype"] = torch.{dtype}\nquantization = BitsAndBytesConfig(**options)',
         "by the old argument": "",
         "both": "quantization = BitsAndBytesConfig(load_in_4bit=True, load_in_8bit=True)",
         "none": "quantization = None",
@@ -97,6 +110,13 @@ PREPARING: dict[str, dict[str, str]] = {
         "head replaced": "model.{head} = torch.nn.Linear(*reversed(model.{head}.weight.shape), bias=False)",
         "no padding token": "model.config.pad_token_id = None",
         "copied": "model = copy.deepcopy(model)",
+        "saved packed and loaded": 'model.save_pretrained("packed")\n'
+        'model = {class}.from_pretrained("packed", device_map={"": "cpu"})',
+        "pickled": 'torch.save(model, "whole.pt")\nmodel = torch.load("whole.pt", weights_only=False)',
+        "resized twice": "model.resize_token_embeddings(264)\nmodel.resize_token_embeddings(256)",
+        "buffers in bfloat16": "for buffer in model.buffers():\n    buffer.data = buffer.data.bfloat16()",
+        "dropout raised": "for module in model.modules():\n"
+        "    if isinstance(module, torch.nn.Dropout):\n        module.p = 0.5",
     },
     "prepared": {
         "without reentry": _PREPARE.format(", " + _REENTRANT.format("False")),
@@ -105,6 +125,9 @@ PREPARING: dict[str, dict[str, str]] = {
         "without checkpointing": _PREPARE.format(", use_gradient_checkpointing=False"),
         "by the old function": "model = prepare_model_for_int8_training(model)",
         "in place": "prepare_model_for_kbit_training(model)",
+        "twice": _PREPARE.format("") + "\n" + _PREPARE.format(""),
+        "norm modules by hand": "model.requires_grad_(False)\n" + _MODULES + '    if "norm" in name:\n        module.float()\n'
+        "model.enable_input_require_grads()\nmodel.gradient_checkpointing_enable()",
         "no": "",
         "frozen": "for parameter in model.parameters():\n    parameter.requires_grad = False",
         "norms by hand": _EACH + "    parameter.requires_grad = False\n"
@@ -125,6 +148,10 @@ PREPARING: dict[str, dict[str, str]] = {
         "on with a hook by hand": "model.gradient_checkpointing_enable()\n"
         "def require_grad(module, arguments, output):\n    output.requires_grad_(True)\n"
         "model.get_input_embeddings().register_forward_hook(require_grad)",
+        "on with a hook": "model.gradient_checkpointing_enable()\nmodel.enable_input_require_grads()",
+        "off and on": f"model.gradient_checkpointing_disable()\n{_ENABLE.format('False')}",
+        "not compared": 'model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False, '
+        '"determinism_check": "none"})',
         "on the body": "model.base_model.gradient_checkpointing_enable()",
         "by torch's wrapper": f"{_WRAPPER}\napply_activation_checkpointing(model, check_fn=is_layer)",
         "by torch's wrapper, reentrant": f"{_WRAPPER}\nwrapper = functools.partial(checkpoint_wrapper, "
@@ -147,6 +174,20 @@ PREPARING: dict[str, dict[str, str]] = {
         "norms in float16": _EACH + '    if "norm" in name:\n        parameter.data = parameter.data.half()',
         "forward without gradients": "model.forward = torch.no_grad()(model.forward)",
         "default dtype": "torch.set_default_dtype(torch.bfloat16)",
+        "norm modules in float32": _MODULES + '    if "norm" in name:\n        module.float()',
+        "first modules in float32": _MODULES + '    if name.endswith(".0"):\n        module.float()',
+        "other compute dtype": "for module in model.modules():\n"
+        '    if hasattr(module, "compute_dtype"):\n        module.compute_dtype = torch.float16',
+        "forward with an argument": "model.forward = functools.partial(model.forward, return_dict=True)",
+        "forward wrapped": "original = model.forward\ndef forward(*arguments, **options):\n"
+        "    return original(*arguments, **options)\nmodel.forward = forward",
+        "backward hook": "model.register_full_backward_hook(lambda module, inputs, outputs: None)",
+        "backward hooks": "for module in model.modules():\n"
+        "    module.register_full_backward_hook(lambda module, inputs, outputs: None)",
+        "outputs kept": "kept = []\nfor module in model.modules():\n"
+        "    module.register_forward_hook(lambda module, arguments, output: kept.append(output))",
+        "everything trains that floats": "for parameter in model.parameters():\n    if parameter.is_floating_point():\n"
+        "        parameter.requires_grad = True",
         "run in inference mode": "with torch.inference_mode():\n    model(input_ids=torch.tensor([[10, 11, 12]]))",
         "frozen": "model.requires_grad_(False)",
         "everything trains": "for parameter in model.parameters():\n    parameter.requires_grad = True",
@@ -196,6 +237,12 @@ ATTACHING: dict[str, dict[str, str]] = {
         "p-tuning": _adapter("PromptEncoder", f"num_virtual_tokens=4, encoder_hidden_size=32, {_TASK}"),
         "prefix tuning": _adapter("PrefixTuning", f"num_virtual_tokens=4, {_TASK}"),
         "ln tuning": _adapter("LNTuning", _TASK),
+        "gralora": _layered("Gralora", f"r=4, gralora_k=2, {_TASK}"),
+        "vblora": _layered("VBLoRA", f"r=4, num_vectors=8, vector_length=16, {_TASK}"),
+        "waveft": _layered("WaveFT", f"n_frequency=64, {_TASK}"),
+        "tinylora": _layered("TinyLora", _TASK),
+        "adaption prompt": _adapter("AdaptionPrompt", f"adapter_len=4, adapter_layers=1, {_TASK}"),
+        "cpt": _adapter("CPT", f"cpt_token_ids=[3, 4], cpt_mask=[1, 1], cpt_tokens_type_mask=[1, 2], {_TASK}"),
         "none": "",
     },
     "further": {
@@ -230,6 +277,12 @@ ATTACHING: dict[str, dict[str, str]] = {
         "transposed": ", fan_in_fan_out=True",
         "everything dropped": ", lora_dropout=1.0",
         "ranks by name": ', rank_pattern={"{some0}": 2}',
+        "alpha of zero": ", lora_alpha=0",
+        "norms saved": ', modules_to_save=["norm"]',
+        "bias of lora": ', bias="lora_only"',
+        "layers replicated": ", layer_replication=[[0, 1], [0, 1]]",
+        "dropout and rslora": ", lora_alpha=16, lora_dropout=0.05, use_rslora=True",
+        "qalora": ", use_qalora=True, qalora_group_size=16",
     },
     "attached": {
         "get_peft_model": "model = get_peft_model(model, config)",
@@ -242,6 +295,15 @@ ATTACHING: dict[str, dict[str, str]] = {
         "on meta": "model = get_peft_model(model, config, low_cpu_mem_usage=True)",
         "by the class": "model = PeftModel(model, config)",
         "injected": "model = inject_adapter_in_model(config, model)",
+        "from earlier": f"model = PeftModel.from_pretrained(model, {EARLIER})",
+        "from earlier, to train": f"model = PeftModel.from_pretrained(model, {EARLIER}, is_trainable=True)",
+        "earlier beside": f'model = get_peft_model(model, config)\nmodel.load_adapter({EARLIER}, adapter_name="earlier", '
+        'is_trainable=True)\nmodel.set_adapter("earlier")',
+        "on a merged earlier": f"model = PeftModel.from_pretrained(model, {EARLIER})\nmodel = model.merge_and_unload()\n"
+        "model = get_peft_model(model, config)",
+        "on earlier": f"model = PeftModel.from_pretrained(model, {EARLIER})\nmodel = get_peft_model(model, config)",
+        "earlier by transformers": f"model.load_adapter({EARLIER})",
+        "from a folder that is not there": 'model = PeftModel.from_pretrained(model, "earlier/checkpoint-500")',
     },
     "adapted": {
         "plain": "",
@@ -287,9 +349,49 @@ ATTACHING: dict[str, dict[str, str]] = {
         "evaluated": "model.eval()",
         "checkpointed": "model.gradient_checkpointing_enable()",
         "hook": "model.enable_input_require_grads()",
+        "switched back": 'model.add_adapter("second", config)\nmodel.set_adapter("second")\nmodel.set_adapter("default")',
+        "merged and adapted anew": "model = model.merge_and_unload()\nmodel = get_peft_model(model, config)",
+        "norms train, too": _EACH + '    if "norm" in name:\n        parameter.requires_grad_(True)',
+        "embeddings train, too": "model.get_input_embeddings().weight.requires_grad_(True)",
+        "last layers alone": _EACH + '    parameter.requires_grad = "lora_" in name and ".1." in name',
+        "gradients halved": "for parameter in model.parameters():\n    if parameter.requires_grad:\n"
+        "        parameter.register_hook(lambda gradient: gradient * 0.5)",
+        "gradients zeroed": "for parameter in model.parameters():\n    if parameter.requires_grad:\n"
+        "        parameter.register_hook(torch.zeros_like)",
+        "own state loaded": "model.load_state_dict(model.state_dict())",
+        "cast as in QLoRA": _MODULES + "    if isinstance(module, LoraLayer):\n        module.to(torch.bfloat16)\n"
+        '    if "norm" in name:\n        module.to(torch.float32)\n'
+        '    if ("{head}" in name or "{embeddings}" in name) and hasattr(module, "weight"):\n'
+        "        if module.weight.dtype == torch.float32:\n            module.to(torch.bfloat16)",
+        "saved and loaded on another base": "model.save_pretrained(folder)\n"
+        "model = PeftModel.from_pretrained({class}.from_pretrained({name}), folder, is_trainable=True)",
+        "loaded by the path of the adapters": "model.save_pretrained(folder)\n"
+        "model = AutoPeftModelForCausalLM.from_pretrained(folder, is_trainable=True)",
+    },
+    "earlier": {
+        "nothing": "",
+        "trained": _TRAINED_BEFORE,
+        "trained and adapted anew": f"{_TRAINED_BEFORE}\nmodel = model.merge_and_unload()\n"
+        "model = get_peft_model(model, config)",
+        "trained and unloaded": f"{_TRAINED_BEFORE}\nmodel = model.unload()\nmodel = get_peft_model(model, config)",
+        "trained, a second to train": f'{_TRAINED_BEFORE}\nmodel.add_adapter("second", config)\nmodel.set_adapter("second")',
+        "trained, saved and loaded": f'{_TRAINED_BEFORE}\nmodel.save_pretrained("first")\n'
+        'model = PeftModel.from_pretrained(model.unload(), "first", is_trainable=True)',
+        "trained, saved and loaded to infer": f'{_TRAINED_BEFORE}\nmodel.save_pretrained("first")\n'
+        'model = PeftModel.from_pretrained(model.unload(), "first")',
+        "trained and merged": f"{_TRAINED_BEFORE}\nmodel.merge_adapter()",
+        "trained by a Trainer": "data = Dataset.from_dict({name: values.tolist() for name, values in batch.items()})\n"
+        'first = TrainingArguments("first", max_steps=1, per_device_train_batch_size=2, use_cpu=True, report_to="none", '
+        'save_strategy="no")\nTrainer(model=model, args=first, train_dataset=data).train()',
+        "evaluated": "model.eval()\nwith torch.no_grad():\n    model(**batch)\nmodel.train()",
+        "evaluated in inference mode": "model.eval()\nwith torch.inference_mode():\n    model(**batch)",
+        "frozen and thawed": "model.requires_grad_(False)\n"
+        + _EACH
+        + '    if "lora_" in name:\n        parameter.requires_grad = True',
     },
     "wrapped": {
         "no": "",
+        "compiled": 'model = torch.compile(model, backend="eager")',
         "ddp": "model = DistributedDataParallel(model)",
         "ddp, static": "model = DistributedDataParallel(model, static_graph=True)",
         "data parallel": "model = torch.nn.DataParallel(model)",

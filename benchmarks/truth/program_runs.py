@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import gc
 import io
+import json
 import multiprocessing
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -19,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import accelerate
+import bitsandbytes
 import datasets
 import peft
 import tokenizers
@@ -27,15 +31,16 @@ import transformers
 import trl  # noqa: F401  # imported once, before the processes fork
 
 import kbitlint
-from benchmarks.truth.program_families import CAUSAL, CLASSIFIER, FAMILIES, SIZES, TASKS
+from benchmarks.truth.program_families import ANSWERS, CAUSAL, CLASSIFIER, FAMILIES, MASKED, SIZES, TASKS, TOKENS
 from benchmarks.truth.program_loops import AUTOCAST
-from benchmarks.truth.programs import Program, checkpoint_of, drawn, plain, script
+from benchmarks.truth.program_options import EARLIER
+from benchmarks.truth.programs import STEPS, Program, checkpoint_of, drawn, plain, script
 from kbitlint import registry
 from kbitlint.context import TrainingContext
 from kbitlint.integrations import ranks
 
-#: seconds after which a program is given up
-TIMEOUT = 60
+#: seconds of a CPU, and of any clock, after which a program is given up: beside other work a program waits
+TIMEOUT, PATIENCE = 60, 600
 #: what a program does
 TRAINS, PARTLY, NOTHING, FAILS, NOT_MADE = "trains", "trains in part", "trains nothing", "fails", "is not made"
 AFTER, LOST = "fails after its training", "trains, and what it saves cannot be loaded"
@@ -43,9 +48,21 @@ REDRAWN = "trains with gradients of another dropout mask"
 
 
 @functools.cache
+def _root() -> Path:
+    """Return the folder of all programs and their base models, removed when this process ends.
+
+    It is the root of a repository, where the search for a script's requirements ends.
+    """
+    root = tempfile.TemporaryDirectory(prefix="kbitlint-generated-")
+    atexit.register(root.cleanup)
+    (Path(root.name) / ".git").mkdir()
+    return Path(root.name)
+
+
+@functools.cache
 def checkpoint(family: str, task: str, layers: int, tied: bool) -> Path:  # noqa: FBT001  # a key
     """Return the folder of a tiny random model and its tokenizer, made once a process."""
-    folder = tempfile.mkdtemp(prefix="kbitlint-generated-")
+    folder = tempfile.mkdtemp(prefix="base-", dir=_root())
     known = FAMILIES[family]
     listed = {"attention_types": [[["global"], layers]]} if family == "gpt_neo" else {}
     config = transformers.AutoConfig.for_model(
@@ -69,10 +86,10 @@ def _tokenizer() -> Any:
 
 
 def base_of(program: Program) -> Path:
-    """Return the folder of the base model of a program. A classifier has a new head on a causal model, if there is one."""
-    task = program["task"]
-    if task == CLASSIFIER and CAUSAL in FAMILIES[program["family"]].tasks:
-        task = CAUSAL
+    """Return the folder of the base model of a program. The head of a classifier is new, if its family has another one."""
+    task, tasks = program["task"], FAMILIES[program["family"]].tasks
+    if task in (CLASSIFIER, TOKENS, ANSWERS):
+        task = CAUSAL if CAUSAL in tasks else MASKED if task != CLASSIFIER else task
     return checkpoint(program["family"], task, int(program["layers"]), program["tied"] == "yes")
 
 
@@ -84,10 +101,27 @@ def place(program: Program, folder: Path) -> Path:
     name = folder / checkpoint_of(program)
     name.parent.mkdir(parents=True)
     name.symlink_to(base_of(program))
+    if EARLIER in STEPS["attached"][program["attached"]]:
+        (folder / EARLIER.strip('"')).symlink_to(_adapters(base_of(program), program["family"], program["task"]))
     (folder / "requirements.txt").write_text(_requirements())
     file = folder / "train.py"
     file.write_text(script(program))
     return file
+
+
+@functools.cache
+def _adapters(base: Path, family: str, task: str) -> Path:
+    """Return the folder of adapters of a base model that another run trained, made once a process."""
+    folder = Path(tempfile.mkdtemp(prefix="adapters-", dir=_root()))
+    model = getattr(transformers, TASKS[task][0]).from_pretrained(base, dtype=torch.bfloat16)
+    config = peft.LoraConfig(
+        r=4, target_modules=list(FAMILIES[family].some), init_lora_weights=False, task_type=TASKS[task][1] or None
+    )
+    peft.get_peft_model(model, config).save_pretrained(folder)
+    told = json.loads((folder / "adapter_config.json").read_text())
+    told["base_model_name_or_path"] = FAMILIES[family].checkpoint
+    (folder / "adapter_config.json").write_text(json.dumps(told))
+    return folder
 
 
 @functools.cache
@@ -98,7 +132,7 @@ def _requirements() -> str:
 
 def outcome(program: Program) -> dict[str, Any]:
     """Run a program in this process, and return what it does and what kbitlint says of it."""
-    with tempfile.TemporaryDirectory(prefix="kbitlint-program-") as folder, contextlib.redirect_stdout(io.StringIO()):
+    with tempfile.TemporaryDirectory(prefix="program-", dir=_root()) as folder, contextlib.redirect_stdout(io.StringIO()):
         file = place(program, Path(folder))
         os.chdir(folder)
         started = time.perf_counter()
@@ -263,17 +297,27 @@ def warm() -> None:
     gc.freeze()
 
 
+def as_on_gpu() -> None:
+    """Leave bitsandbytes' own kernel for inference on CPUs out of real runs from now on: a rehearsal is as on a GPU.
+
+    The kernel repacks weights in a pass without gradients, through which no gradient flows afterwards (KB123).
+    """
+    bitsandbytes.nn.modules.has_avx512bf16 = lambda: False
+
+
 def forked(program: Program) -> dict[str, Any]:
     """Return the outcome of a program that runs in a process of its own, with a limit on its time."""
     warm()
     base_of(program)
+    if EARLIER in STEPS["attached"][program["attached"]]:  # made here, so that the processes share it
+        _adapters(base_of(program), program["family"], program["task"])
     receive, send = multiprocessing.get_context("fork").Pipe(duplex=False)
     process = multiprocessing.get_context("fork").Process(target=_child, args=(program, send))
     process.start()
     send.close()
     line = None
     with contextlib.suppress(EOFError):
-        line = receive.recv() if receive.poll(TIMEOUT) else None
+        line = receive.recv() if receive.poll(PATIENCE) else None
     process.kill()
     process.join()
     receive.close()
@@ -283,7 +327,7 @@ def forked(program: Program) -> dict[str, Any]:
 def script_again(program: Program) -> dict[str, Any]:
     """Return the verdict on the script of a program, without running it."""
     before = Path.cwd()
-    with tempfile.TemporaryDirectory(prefix="kbitlint-program-") as folder:
+    with tempfile.TemporaryDirectory(prefix="program-", dir=_root()) as folder:
         file = place(program, Path(folder))
         os.chdir(folder)
         try:
@@ -293,6 +337,7 @@ def script_again(program: Program) -> dict[str, Any]:
 
 
 def _child(program: Program, send: Any) -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (TIMEOUT, TIMEOUT))
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     if "ddp" in program["wrapped"]:

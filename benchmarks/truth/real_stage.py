@@ -6,6 +6,7 @@ is what the installed libraries do. bitsandbytes' optimizers, which need a GPU, 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import sys
@@ -102,7 +103,7 @@ def _on_cpu(name: str) -> None:
     if getattr(original, "on_cpu", False):
         return
 
-    def __init__(self: Any, _: str, *arguments: Any, **options: Any) -> None:  # noqa: N807  # the name that torch's own has
+    def __init__(self: Any, device_type: str = "", *arguments: Any, **options: Any) -> None:  # noqa: ARG001, N807  # the names that torch's own has
         original(self, "cpu", *arguments, **options)
 
     __init__.on_cpu = True  # type: ignore[attr-defined]  # read above
@@ -150,7 +151,8 @@ def _folder(cls: Any, name: str, text: str) -> str:
     for key, size in _SMALL.items():
         for one in (config, *(getattr(config, part, None) for part in ("text_config", "vision_config", "audio_config"))):
             if one is not None and isinstance(getattr(one, key, None), int):
-                setattr(one, key, size)
+                with contextlib.suppress(AttributeError):  # a property, such as Falcon's head_dim
+                    setattr(one, key, size)
     for key in ("quantization_config",):
         if hasattr(config, key):
             delattr(config, key)

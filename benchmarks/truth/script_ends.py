@@ -31,6 +31,7 @@ from benchmarks.truth.rehearsed import compared, rehearsed_in
 
 #: seconds after which a real run is given up
 TIMEOUT = 120
+_MODEL = "meta-llama/Llama-2-7b-hf"
 #: what a fragment takes for granted
 _FRAGMENT = """
 import torch
@@ -55,7 +56,11 @@ def kind_of(text: str) -> str:
 
 
 def completed(text: str) -> str:
-    """Return the text of a script whose first import also takes the names of the fragments' module. No line moves."""
+    """Return the text of a script whose first import also takes the names of the fragments' module. No line moves.
+
+    A model that is nobody's, which such scripts name, becomes one whose config is known.
+    """
+    text = re.sub(r"(?<=[\"'])org/base[\w-]*", _MODEL, text)
     return re.sub(r"^(?=(import|from) (?!__future__))", "from fragment import *; ", text, count=1, flags=re.MULTILINE)
 
 

@@ -44,6 +44,10 @@ class Keywords(TypedDict, total=False):
     output: str | Path | None
     cache: str | Path | None
     """For folders of scripts: where the results of files are kept for the next audit."""
+    inputs: Any
+    """A batch for the traced step: a dictionary of arguments, a tuple of them, or the only argument."""
+    step: Callable[[Any, Any], Any] | None
+    """A function of a model and ``inputs`` that returns the loss."""
     probe_batch: int | None
     probe_seq: int | None
 

@@ -98,7 +98,8 @@ def open_target(target: Target, options: Options, *, model: bool = True) -> Open
     if target.kind in FACTORIES:
         return _call(target, options)
     try:
-        return dataclasses.replace(_build(target, options, prepared), files=files, skips=unread)
+        opened = _build(target, options, prepared)
+        return dataclasses.replace(opened, files=files, skips=(*unread, *opened.skips))
     except UnreachableError as error:
         if target.kind is not Kind.ADAPTER:
             raise
@@ -140,7 +141,9 @@ def _build(target: Target, options: Options, prepared: manifest.Manifest | None)
     if prepared is not None:
         apply_stored(live, prepared, target.folder / manifest.NAME)
         notes += (f"{manifest.NAME} applied: {len(prepared.edits)} edits",)
-    return OpenTarget(target, live=live, notes=("built on meta", *built.notes, *notes), asks="" if trust else source.asks)
+    skips = (Skip("", Surface.MODEL, built.assumed, unreached=True),) if built.assumed else ()
+    notes, asks = ("built on meta", *built.notes, *notes), "" if trust else source.asks
+    return OpenTarget(target, live=live, notes=notes, skips=skips, asks=asks)
 
 
 def _files(target: Target) -> CheckpointFacts | None:

@@ -103,6 +103,10 @@ class Options:
     """The folder in which the results of a folder's files are kept; None keeps none."""
     optimizer: Any = None
     """An optimizer whose parameters are compared with those that the model trains."""
+    inputs: Any = None
+    """A batch for the traced step and the probe: a dictionary of arguments, a tuple of them, or the only argument."""
+    step: Any = None
+    """A function of a model and ``inputs`` that returns the loss. None calls the model."""
     probe_batch: int = 2
     """Sequences in the batch of the step that proves a fix."""
     probe_seq: int = 16
@@ -114,3 +118,5 @@ class Options:
         for name, least in (("probe_batch", 1), ("probe_seq", 2)):
             if getattr(self, name) < least:
                 raise KbitlintError(f"{name}: {getattr(self, name)} is less than {least}")
+        if self.step is not None and not callable(self.step):
+            raise KbitlintError(f"step: a {type(self.step).__name__} is no function of a model and its inputs")

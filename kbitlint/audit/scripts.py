@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from kbitlint import engine
+from kbitlint.audit.launched import launched
 from kbitlint.audit.script_audit import ScriptAudit
 from kbitlint.engine import NOTHING
 from kbitlint.errors import TargetError
@@ -31,6 +32,7 @@ def run(rules: tuple[Rule, ...], facts: SourceFacts, context: TrainingContext) -
 
     The comments that silence nothing, or every rule, are facts for a rule.
     """
+    facts = launched(facts, context)
     outcome = _run(rules, facts, context)
     if facts.modules:
         outcome = _in_imported_files(outcome, facts)

@@ -16,17 +16,23 @@ from kbitlint.target import SOURCES, Target
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from kbitlint.audit.options import Options
+
 #: One thread at a time builds, traces or edits models. The process has one random state and one default dtype of torch, one
 #: verbosity of transformers and one replacement of ``from_pretrained``, and its threads share them.
 _MODELS = threading.RLock()
 
 
 @contextlib.contextmanager
-def turn(target: Target) -> Iterator[None]:
+def turn(target: Target, options: Options | None = None) -> Iterator[None]:
     """Run the body as the one thread that works with models, isolated from the caller's modes; scripts need neither.
 
     Every entry point and the callback do their work inside, for live and for named targets. A function is imported into
     an import state of its own.
+
+    Args:
+        target: The target.
+        options: The options, whose batch the steps of the body take. None, or options without one, leave it to be made.
 
     Raises:
         KbitlintError: The body raised it, or any other exception: models are code of others and may raise anything.
@@ -34,7 +40,18 @@ def turn(target: Target) -> Iterator[None]:
     if target.kind in SOURCES:
         yield
         return
-    with _MODELS, plain_errors(target), import_state(target), _isolated():
+    with _MODELS, plain_errors(target), import_state(target), _isolated(), _given(options):
+        yield
+
+
+@contextlib.contextmanager
+def _given(options: Options | None) -> Iterator[None]:
+    if options is None or (options.inputs is None and options.step is None):
+        yield
+        return
+    from kbitlint.model.inputs.supplied import supplied  # loads torch, which a target without a batch may not need yet
+
+    with supplied(options.inputs, options.step, is_exact=True):
         yield
 
 

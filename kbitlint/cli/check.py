@@ -6,33 +6,26 @@ import gc
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from kbitlint import api, registry, suppress
+from kbitlint.cli.audits import Audited, audit_all
 from kbitlint.cli.exits import EXIT_FAILED
 from kbitlint.cli.inputs import must_be_no_input
 from kbitlint.cli.terminal import (
     escape,
     escape_lines,
-    line_of,
-    progress,
-    reserve_stdout,
-    show_traceback,
     text_layout,
     write_report,
 )
 from kbitlint.cli.texts import STDIN, accept, from_stdin, print_fixed
-from kbitlint.errors import KbitlintError
-from kbitlint.extras import require_model_extra
 from kbitlint.files import baseline
 from kbitlint.files.project import root_of
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.limits import held_to
 from kbitlint.output import formats
-from kbitlint.report import Report
-from kbitlint.result import Failure
 from kbitlint.target import is_function
 from kbitlint.violation import Severity
 
@@ -41,23 +34,11 @@ if TYPE_CHECKING:
 
     from kbitlint.cli.check_options import CheckOptions
     from kbitlint.config import Config
-    from kbitlint.result import AuditResult
+    from kbitlint.result import AuditResult, Failure
 
 EXIT_CLEAN, EXIT_VIOLATIONS = 0, 1
-#: the ranks of the launcher that audited a target with this process, and whether one is lost; empty without a launcher
-_MET: list[tuple[Any, bool]] = []
 #: the targets of a run that names none, in a project that lists none
 HERE = (".",)
-
-
-@dataclass(frozen=True, slots=True)
-class Audited:
-    """The results of all targets of a run."""
-
-    reports: tuple[Report, ...]
-    failures: tuple[Failure, ...] = ()
-    speaks: bool = True
-    """Whether this process shows them: under torchrun one rank does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,20 +76,20 @@ def check_targets(targets: tuple[str, ...], options: CheckOptions, settings: Con
     if options.run and not named:
         _name_functions(settings, options)
     rehearsed = targets if options.rehearsal is not None else tuple(one for one in targets if one in settings.rehearse)
-    audited = _audit_all(targets, rehearsed, options.arguments(settings), options, options.device or settings.device)
+    audited = audit_all(targets, rehearsed, options.arguments(settings), options, options.device or settings.device)
     return _finish(audited, options, settings, everything=targets == listed)
 
 
 def _finish(audited: Audited, options: CheckOptions, settings: Config, *, everything: bool = False) -> int:
     """Write the report and return the exit code; of several ranks, the one that has written it returns it alone."""
     code = _reported(audited, options, settings, everything=everything)
-    if not _MET:
+    if audited.met is None:
         return code
     from kbitlint.integrations.exchange import leave  # only runs under torchrun need it
 
     sys.stdout.flush()
-    ranks, lost = _MET.pop()
-    leave(ranks, speaks=audited.speaks, patience=2.0 if lost else 60.0)
+    lost = audited.met.lost
+    leave(audited.met.ranks, speaks=audited.speaks, patience=2.0 if lost else 60.0)
     return code if audited.speaks or lost else EXIT_CLEAN
 
 
@@ -191,87 +172,6 @@ def apply_suppressions(
         return CheckedRun(made, pruned, (*pruned, f"written: {path}"), accepted=writes)
     gone = any(line.startswith("baseline ") for line in unused)
     return CheckedRun(made, unused, (*unused, *["`kbitlint check --prune-baseline` takes out what is gone"] * gone))
-
-
-def _audit_all(
-    targets: Sequence[str], rehearsed: Sequence[str], arguments: dict[str, Any], options: CheckOptions, device: str | None
-) -> Audited:
-    """Audit, fix or rehearse all targets. If there are several, one that fails does not end the run."""
-    if options.output is not None and len(targets) > 1:
-        raise click.UsageError("--output is one file: name one target")
-    if options.isolates:
-        if options.fixes:
-            raise click.UsageError("--jobs, --target-timeout and --target-memory audit; they cannot be used with --fix")
-        isolated = _audit_isolated([target for target in targets if target not in rehearsed], arguments, options)
-        reports, failures, targets = list(isolated.reports), list(isolated.failures), rehearsed
-    else:
-        reports, failures = list[Report](), list[Failure]()
-    speaks = True
-    for target in targets:
-        try:
-            if target in rehearsed:
-                with reserve_stdout(), progress(f"rehearsing {target}"):
-                    reports += _rehearse(target, arguments, options)
-                continue
-            with reserve_stdout(), progress(f"{'fixing' if options.fixes else 'auditing'} {target}"):
-                report, speaks = _audit_one(target, arguments, options, device)
-            reports.append(report)
-        except KbitlintError as error:
-            if len(targets) == 1 and not options.isolates:
-                raise
-            failures.append(Failure(target, line_of(error)))
-            if options.verbose:
-                show_traceback()
-    return Audited(tuple(reports), tuple(failures), speaks)
-
-
-def _audit_one(target: str, arguments: dict[str, Any], options: CheckOptions, device: str | None) -> tuple[Report, bool]:
-    """Return the report of a target, and whether this process shows it."""
-    if options.fixes:
-        return api.fix(target, unsafe=options.unsafe_fixes, device=device, **arguments), True
-    if "WORLD_SIZE" in os.environ:
-        from kbitlint.integrations import ranks  # only runs under torchrun need it
-
-        joint = ranks.check(target, timeout=options.rank_timeout, **arguments, plan=options.diff)
-        if joint.ranks is not None:
-            _MET[:] = [(joint.ranks, joint.lost)]
-        return joint.report, joint.speaks
-    return api.check(target, **arguments, plan=options.diff), True
-
-
-def _rehearse(target: str, arguments: dict[str, Any], options: CheckOptions) -> tuple[Report, ...]:
-    """Return the reports of a rehearsal. Its process has its own limits."""
-    import shlex  # only rehearsals need these
-
-    from kbitlint.rehearsal.run import Rehearsal, run  # see above
-
-    how = options.rehearsal or Rehearsal()
-    try:
-        words = shlex.split(target)
-    except ValueError as error:
-        raise KbitlintError(f"{target}: is no command line: {error}") from error
-    if options.fixes:
-        from kbitlint.rehearsal.repair import repair  # only a fix needs it
-
-        return repair(words, how, {**arguments, "memory": False}, unsafe=options.unsafe_fixes)
-    return run(words, how, {**arguments, "plan": False, "memory": False})
-
-
-def _audit_isolated(targets: Sequence[str], arguments: dict[str, Any], options: CheckOptions) -> Audited:
-    """Audit each target in a process of its own."""
-    from kbitlint.jobs.server import audit_many  # only --jobs and its limits need it
-
-    require_model_extra("--jobs")
-    with progress(f"auditing {len(targets)} targets"):
-        results = audit_many(
-            targets,
-            {**arguments, "plan": options.diff},
-            jobs=options.jobs or 1,
-            timeout=options.target_timeout,
-            memory=options.target_memory,
-        )
-    reports = tuple(result for result in results if isinstance(result, Report))
-    return Audited(reports, tuple(result for result in results if isinstance(result, Failure)))
 
 
 def _write(result: CheckedRun, failures: Sequence[Failure], options: CheckOptions, fail_on: Severity) -> None:

@@ -190,15 +190,16 @@ def explain(rules: tuple[str, ...]) -> None:
     click.echo("\n".join(map(rule_docs.explain, found)), nl=False)
 
 
-@main.command("new-rule", short_help="Write the two files of a rule of your own.")
+@main.command("new-rule", short_help="Write a rule of your own, and its test.")
 @click.argument("slug")
 @click.option("--code", required=True, help="Capital letters and three digits: HOU001.")
-@click.option("--package", required=True, help="The package of your rule pack, in this folder.")
-def new_rule(slug: str, code: str, package: str) -> None:
+@click.option("--package", required=True, help="The package of your rule pack, in this folder; made if it is not there.")
+@click.option("--surface", type=click.Choice(["model", "source"]), default="model", help="What it reads: models or scripts.")
+def new_rule(slug: str, code: str, package: str, surface: str) -> None:
     """Write a rule and its test, which run and are yours to edit: docs/rule-packs.md explains them."""
     from kbitlint.cli import new_rule as files
 
-    for line in files.create(Path.cwd(), package, slug, code):
+    for line in files.create(Path.cwd(), package, slug, code, surface):
         click.echo(line)
 
 

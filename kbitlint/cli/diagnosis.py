@@ -22,6 +22,11 @@ _MOST = 16 * 1024 * 1024
 #: a line that Trainer prints for its logs, as Python writes a dictionary
 _LOGGED = re.compile(r"\{[^{}]*'(?:loss|grad_norm)'[^{}]*\}")
 _NUMBER = re.compile(r"'(loss|grad_norm|learning_rate)': '?(-?[\d.]+(?:e[-+]?\d+)?|nan|-?inf)'?", re.IGNORECASE)
+#: the same in people's words: ``loss is nan``, ``grad_norm = 0.0``
+_SAID = re.compile(
+    r"(?<![\w.])(loss|grad_norm|learning_rate)\s*(?:is|was|of|becomes|=|:)?\s*(nan|-?inf|0(?:\.0+)?)(?![\w.]*\d)\b",
+    re.IGNORECASE,
+)
 #: characters of an unknown text that its error repeats
 _SHOWN = 60
 #: entries from which on an unchanged loss is a sign
@@ -68,8 +73,11 @@ def diagnose(words: Sequence[str], columns: int) -> str:
     text = " ".join(map(_text_of, words))
     blocks = [*_runs(text, columns), *(_block(message, columns) for message in found_in(text))]
     if not blocks:
-        given = " ".join(" ".join(words).split())[:_SHOWN]
-        raise KbitlintError(f"explain: no rule is called {given!r}, and it holds no message that is known")
+        given = " ".join((text if words == ("-",) else " ".join(words)).split())[:_SHOWN]
+        raise KbitlintError(
+            f"explain: no rule is called {given!r}, and it holds no message that is known; "
+            "if a script printed it, `kbitlint rehearse train.py` looks for the cause"
+        )
     return "\n\n".join(blocks)
 
 
@@ -128,5 +136,8 @@ def _logged(text: str) -> Iterator[dict[str, float]]:
         for entry in history if isinstance(history, list) else []:
             if isinstance(entry, dict):
                 yield {key: float(value) for key, value in entry.items() if isinstance(value, (int, float))}
-    for line in _LOGGED.findall(text):
+    logged = _LOGGED.findall(text)
+    for line in logged:
         yield {name: float(value) for name, value in _NUMBER.findall(line)}
+    if not logged:
+        yield {name.lower(): float(value) for name, value in _SAID.findall(text)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,19 +15,11 @@ from kbitlint.errors import KbitlintError, one_line
 from kbitlint.runtime import import_paths
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 EXIT_FAILED = 2
 #: the variable with which a shell asks for completions
 COMPLETE = "_KBITLINT_COMPLETE"
-
-
-class _Ended(Exception):  # noqa: N818  # carries any exception past click, which has exit codes of its own
-    """An exception that ends the run."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__()
-        self.error = error
 
 
 class CommandLine(click.Group):
@@ -36,50 +27,55 @@ class CommandLine(click.Group):
 
     def main(self, args: Any = None, prog_name: Any = None, *rest: Any, standalone_mode: bool = True, **more: Any) -> Any:
         """Run the command line and end the process with one of these exit codes."""
-        further = {**more, "standalone_mode": False}
         if COMPLETE in os.environ:  # click prints what the shell asked for, and leaves
             return super().main(args, prog_name, *rest, **more)
         if not standalone_mode:
-            return super().main(args, prog_name, *rest, **further)
-        words = sys.argv[1:] if args is None else list(args)
+            return super().main(args, prog_name, *rest, **{**more, "standalone_mode": False})
+        words = _expanded(sys.argv[1:]) if args is None else list(args)
         verbose = not {"--verbose", "-v"}.isdisjoint(words)
-        with interrupts.watched() as seen:
-            open_missing()
-            with import_paths.closed_to(import_paths.reached_by(())):
-                code = code_of(lambda: self._run(seen, args, prog_name, *rest, **further), verbose)
-            if seen.count and code != interrupts.EXIT_INTERRUPTED:  # a library has swallowed it
-                code = code_of(_interrupt)
-            interrupts.leave_with(code)
+        with import_paths.closed_to(import_paths.reached_by(())):
+            code = _watched(lambda watch: self._run(watch, prog_name or "kbitlint", words, **more), verbose)
         sys.exit(code)
 
-    def _run(self, seen: interrupts.watched, *args: Any, **kwargs: Any) -> Any:
-        """Run the command. A failure after Ctrl-C is one of what it broke off, such as an import."""
+    def _run(self, watch: interrupts.Watch, *arguments: Any, **more: Any) -> Any:
+        """Run the command as click's own ``main`` does, which has exit codes and an empty line of its own for Ctrl-C.
+
+        A failure after Ctrl-C is one of what it broke off, such as an import.
+        """
         try:
-            return super().main(*args, **kwargs)
+            open_missing()
+            with self.make_context(*arguments, **more) as context:
+                return self.invoke(context)
+        except click.exceptions.Exit as left:
+            return left.exit_code
         except Exception as error:
-            if seen.count:
+            if watch.count:
                 raise KeyboardInterrupt from error
             raise
-
-    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """Parse the arguments."""
-        with _carried():
-            return super().make_context(*args, **kwargs)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
-        with _carried():
-            return super().invoke(ctx)
+        finally:
+            watch.over = True
 
 
-@contextmanager
-def _carried() -> Iterator[None]:
+def _expanded(words: list[str]) -> list[str]:
+    """Return the arguments as a shell would pass them. That of Windows leaves patterns to the program."""
+    return click.utils._expand_args(words) if sys.platform == "win32" else words  # noqa: SLF001  # click's main does this
+
+
+def _watched(run: Callable[[interrupts.Watch], Any], verbose: bool) -> int:  # noqa: FBT001
+    """Run a command and return its exit code, wherever in these lines Ctrl-C arrives."""
+    watch, code = interrupts.Watch(), None
     try:
-        yield
-    except (click.ClickException, click.exceptions.Exit, _Ended):
-        raise
-    except BaseException as error:  # code_of maps every exception
-        raise _Ended(error) from error
+        watch.start()
+        code = code_of(lambda: run(watch), verbose)
+        if watch.count and code != interrupts.EXIT_INTERRUPTED:  # a library has swallowed it
+            code = code_of(_interrupt)
+        interrupts.leave_with(code)
+    except KeyboardInterrupt:
+        code = code_of(_interrupt) if code is None else code
+        interrupts.leave_with(code)
+    finally:
+        watch.stop()
+    return code
 
 
 def code_of(run: Callable[[], Any], verbose: bool = False) -> int:  # noqa: FBT001, FBT002
@@ -113,15 +109,14 @@ def _usage(error: click.UsageError) -> str:
 
 
 def _say(error: BaseException, *, verbose: bool) -> int:
-    cause = error.error if isinstance(error, _Ended) else error
     with contextlib.suppress(OSError, ValueError):  # the error stream is closed too
-        if verbose and not isinstance(cause, (click.ClickException, KeyboardInterrupt)):
+        if verbose and not isinstance(error, (click.ClickException, KeyboardInterrupt)):
             show_traceback()
-        if isinstance(cause, click.UsageError):
-            click.UsageError(escape_lines(_usage(cause)), cause.ctx).show()
+        if isinstance(error, click.UsageError):
+            click.UsageError(escape_lines(_usage(error)), error.ctx).show()
         else:
-            click.echo(_line(cause), err=True)
-    return interrupts.EXIT_INTERRUPTED if isinstance(cause, KeyboardInterrupt) else EXIT_FAILED
+            click.echo(_line(error), err=True)
+    return interrupts.EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else EXIT_FAILED
 
 
 def _line(error: BaseException) -> str:

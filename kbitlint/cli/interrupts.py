@@ -3,41 +3,82 @@
 This module is imported before all others of the command line, and imports nothing that takes time.
 """
 
+import _thread
 import os
 import signal
 import sys
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from types import FrameType
+import time
 
 #: 128 + SIGINT, as shells report a process that Ctrl-C has ended
 EXIT_INTERRUPTED = 130
 LINE = "kbitlint: interrupted"
+#: seconds between the loss of an exception and the next one
+_SOON = 0.05
 
 
-class watched:  # noqa: N801  # a context manager, and contextlib takes time to import
-    """Count every Ctrl-C: libraries may swallow the exception that it raises."""
+class Watch:
+    """Count every Ctrl-C of a run, and repeat one that is swallowed.
+
+    The exception is lost where a callback, a ``__del__`` or an extension module discards it, or an ``except`` that names
+    everything. Half of the time of ``import torch`` is spent in imports, each of which ends in such a callback.
+    """
 
     def __init__(self) -> None:
         self.count = 0
+        self.over = False
+        """Whether the command has ended, so that a lost exception is not repeated."""
+        self._thread = _thread.get_ident()
+        self._unraisable = sys.unraisablehook
 
-    def __enter__(self) -> "watched":  # noqa: PYI034  # Self is new in 3.11
+    def start(self) -> None:
+        """Count from now on, in the main thread of a process in which Python's own handler is installed."""
+        sys.unraisablehook = self._written
         _replace((signal.default_int_handler, _leave_at_once), self._arrived)
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """Install Python's own handler again."""
         _replace((self._arrived,), signal.default_int_handler)
+        sys.unraisablehook = self._unraisable
 
-    def _arrived(self, number: int, frame: "FrameType | None") -> None:
+    def _arrived(self, *_: object) -> None:
         self.count += 1
-        signal.default_int_handler(number, frame)
+        raise _Interrupt(self)
+
+    def _written(self, lost: "sys.UnraisableHookArgs") -> None:
+        """Write an exception that cannot be raised, unless it is one that is repeated."""
+        if not isinstance(lost.exc_value, _Interrupt):
+            self._unraisable(lost)
+
+    def repeat(self) -> None:
+        """Interrupt the run again soon. A new exception here would be as lost as the last one."""
+        if not self.over:
+            _thread.start_new_thread(self._send, ())
+
+    def _send(self) -> None:
+        time.sleep(_SOON)
+        if self.over:
+            return
+        if sys.platform == "win32":
+            _thread.interrupt_main()
+        else:  # breaks off a call that waits, too
+            signal.pthread_kill(self._thread, signal.SIGINT)
 
 
-class while_importing:  # noqa: N801  # as above
+class _Interrupt(KeyboardInterrupt):
+    """Ctrl-C, once. The object ends when no code handles it any more, so its end in a run that goes on is a loss."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self._watch = watch
+
+    def __del__(self) -> None:
+        self._watch.repeat()
+
+
+class while_importing:  # noqa: N801  # a context manager, and contextlib takes time to import
     """Let Ctrl-C end the process at once: while the command line is imported there is nothing to undo.
 
-    In the command line's own process this holds until it is ``watched``.
+    In the command line's own process this holds until a ``Watch`` starts.
     """
 
     def __enter__(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from kbitlint.context.launchers import zero_stage
+from kbitlint.context.launchers import offloads, zero_stage
 from kbitlint.context.passes import evaluates, rows_of_an_example
 from kbitlint.context.strategy import Checkpointing, Strategy
 
@@ -38,6 +38,7 @@ def arguments_fields(arguments: Any, model: Any = None) -> dict[str, Any]:
         "autocast_dtype": ("float16" if fp16 else "bfloat16" if bf16 else "float32") if known else None,
         "grad_scaler": fp16 and not deepspeed,
         "strategy": strategy,
+        "offload": _offloads(arguments, strategy),
         "find_unused_parameters": _find_unused(arguments, model, enabled=enabled),
         "static_graph": bool(getattr(arguments, "ddp_static_graph", None)),
         "gradient_checkpointing": Checkpointing(
@@ -107,7 +108,8 @@ def accelerator_fields(accelerator: Any) -> dict[str, Any]:
     return {
         "autocast_dtype": None if deepspeed else dtype,
         "grad_scaler": False if deepspeed else scaler is not None,
-        "strategy": None if deepspeed else _strategy_of(accelerator, renamed=True),
+        "strategy": None if deepspeed else (strategy := _strategy_of(accelerator, renamed=True)),
+        "offload": None if deepspeed else _offloads(accelerator, strategy),
         "world_size": _positive(getattr(accelerator, "num_processes", None)),
         "device": _accelerator(getattr(accelerator, "device", None)),
     }
@@ -130,6 +132,22 @@ def _strategy_of(arguments: Any, *, renamed: bool) -> Strategy | None:
     if kind == "NO":
         return Strategy.SINGLE
     return Strategy.DDP if kind in ("MULTI_GPU", "MULTI_CPU", "MULTI_XPU", "MULTI_NPU", "MULTI_MLU", "MULTI_HPU") else None
+
+
+def _offloads(arguments: Any, strategy: Strategy | None) -> bool | None:
+    """Return whether sharded weights lie in host memory, as the arguments or the launcher's environment say; None for no."""
+    config: Any = getattr(arguments, "deepspeed", None)
+    config = getattr(getattr(arguments, "hf_deepspeed_config", None), "config", config)
+    if isinstance(config, dict):
+        return offloads(strategy, config.get("zero_optimization") or {})
+    if strategy not in (Strategy.FSDP1, Strategy.FSDP2):
+        return None
+    given: Any = getattr(arguments, "fsdp_config", None)
+    given = given if isinstance(given, dict) else {}
+    options = getattr(arguments, "fsdp", None)
+    named = "offload" in {str(getattr(one, "value", one)) for one in options} if isinstance(options, list) else False
+    words = (given.get("cpu_offload", given.get("offload_params")), os.environ.get("FSDP_OFFLOAD_PARAMS"))
+    return named or any(str(word).lower() == "true" for word in words) or None
 
 
 def _find_unused(arguments: Any, model: Any, *, enabled: bool) -> bool | None:

@@ -15,7 +15,7 @@ from kbitlint.errors import KbitlintError, did_you_mean
 from kbitlint.runtime.content import is_file, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 _PRECISIONS = {"bf16": "bfloat16", "fp16": "float16", "no": None, "fp8": None}
 _STRATEGIES = {
@@ -64,12 +64,13 @@ def accelerate(file: Path) -> dict[str, Any]:
     precision = content.get("mixed_precision") or "no"
     autocast = _PRECISIONS[_one_of(file, "mixed_precision", precision, _PRECISIONS)]
     processes = _positive(file, "num_processes", content.get("num_processes"))
-    strategy, checkpoints = _STRATEGIES[kind], None
+    strategy, checkpoints, offload = _STRATEGIES[kind], None, None
     if kind == "FSDP":
         sharding = _table(file, "fsdp_config", content.get("fsdp_config"))
         version = str(sharding.get("fsdp_version", 1))
         strategy = Strategy.FSDP2 if _one_of(file, "fsdp_config.fsdp_version", version, ("1", "2")) == "2" else Strategy.FSDP1
         checkpoints = _flag(file, "fsdp_config.fsdp_activation_checkpointing", sharding.get("fsdp_activation_checkpointing"))
+        offload = _flag(file, "fsdp_config.fsdp_offload_params", sharding.get("fsdp_offload_params"))
     elif kind == "DEEPSPEED":
         return _through_accelerate(file, content, processes)
     elif strategy is Strategy.DDP and processes == 1:
@@ -78,6 +79,7 @@ def accelerate(file: Path) -> dict[str, Any]:
         "autocast_dtype": autocast,
         "grad_scaler": autocast == "float16" if autocast else None,
         "strategy": strategy,
+        "offload": offload,
         "fsdp_checkpointing": checkpoints,
         "world_size": processes,
     }
@@ -88,7 +90,8 @@ def _through_accelerate(file: Path, content: dict[str, Any], processes: int | No
     own = table.get("deepspeed_config_file")
     if own is None:
         stage = _stage(file, "deepspeed_config.zero_stage", table.get("zero_stage", 2))
-        return {"strategy": stage, "world_size": processes}
+        offload = offloads(stage, {"offload_param": {"device": table.get("offload_param_device")}})
+        return {"strategy": stage, "offload": offload, "world_size": processes}
     there = Path(str(own))
     if not there.is_absolute() and not is_file(there):
         there = file.parent / there
@@ -104,14 +107,25 @@ def deepspeed(file: Path) -> dict[str, Any]:
     content = _read(file)
     zero = _table(file, "zero_optimization", content.get("zero_optimization"))
     batch = content.get("train_micro_batch_size_per_gpu")
+    _table(file, "zero_optimization.offload_param", zero.get("offload_param"))
     optimizer = _table(file, "optimizer", content.get("optimizer")).get("type")
     casts = any(_casts(file, name, content.get(name)) for name in ("bf16", "fp16"))
+    strategy = _stage(file, "zero_optimization.stage", zero.get("stage", 0))
     return {
         "autocast_dtype": None if casts else "float32",
-        "strategy": _stage(file, "zero_optimization.stage", zero.get("stage", 0)),
+        "strategy": strategy,
+        "offload": offloads(strategy, zero),
         "optimizer": None if optimizer in (None, _AUTO) else str(optimizer),
         "batch_size": None if batch == _AUTO else _positive(file, "train_micro_batch_size_per_gpu", batch),
     }
+
+
+def offloads(strategy: Strategy | None, zero: Mapping[str, Any]) -> bool | None:
+    """Return whether ZeRO 3 holds weights in host memory, by the table ``zero_optimization``; None for other stages."""
+    if strategy is not Strategy.ZERO3:
+        return None
+    offload = zero.get("offload_param")
+    return (isinstance(offload, dict) and offload.get("device") in ("cpu", "nvme")) or None
 
 
 def zero_stage(config: Any) -> Strategy | None:

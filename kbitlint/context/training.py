@@ -25,6 +25,8 @@ class TrainingContext:
     grad_scaler: bool | None = None
     """Whether a gradient scaler scales the loss."""
     strategy: Strategy | None = None
+    offload: bool | None = None
+    """Whether the weights that the strategy shards lie in host memory between uses."""
     find_unused_parameters: bool | None = None
     """DDP's argument of this name."""
     static_graph: bool | None = None

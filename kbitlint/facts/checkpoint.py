@@ -51,6 +51,8 @@ class PackedWeight:
     bits: int
     missing: tuple[str, ...] = ()
     """Parts of the quantization state that the checkpoint lacks."""
+    conflict: str = ""
+    """How its bytes contradict the number of its scales; empty if they agree."""
 
 
 def packed_in(names: Iterable[str]) -> tuple[str, ...]:

@@ -198,6 +198,8 @@ class ModelFacts:
     """Names that quantization should have left out, and that match no module."""
     untied: tuple[tuple[str, str], ...] = ()
     """(output embedding, input embedding) that the config ties and that are two tensors."""
+    overlapping: tuple[tuple[str, str], ...] = ()
+    """(trainable parameter, other parameter) that are two tensors on the same memory. A parameter may overlap itself."""
     nonfinite: tuple[str, ...] = ()
     """Adapter parameters, and vectors of the base model, that hold NaN or infinity."""
     adapter_levels: int = 0

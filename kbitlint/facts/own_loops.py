@@ -27,6 +27,7 @@ class Origin(enum.Enum):
     WITHOUT_GRAD = "is computed where gradients are off"
     WITHOUT_LABELS = "is None, because the model is called without labels"
     FORWARD = "comes from a forward that a script wraps in no_grad"
+    DATA = "is made of the batch alone"
     USED = "has gone backward before, which frees its graph"
 
 

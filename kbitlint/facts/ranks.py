@@ -51,6 +51,8 @@ class OptimizerFacts:
     """Number of tensors in the optimizer."""
     rate: float | None = None
     """The highest learning rate of the groups, now or as a scheduler found it. None if it cannot be read."""
+    unfit: tuple[tuple[str, str], ...] = ()
+    """(parameter, problem) where a running average that the optimizer keeps does not fit its parameter, or holds NaN."""
 
 
 @dataclass(frozen=True, slots=True)

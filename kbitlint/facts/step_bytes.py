@@ -14,6 +14,8 @@ from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.values import Call
 
 #: the batch of ``kbitlint memory`` where the context has none: sequences, tokens
 DEFAULT_BATCH = (1, 2048)
@@ -52,8 +54,10 @@ def step_bytes(model: ModelFacts, batch: tuple[int | None, int | None], autocast
     shapes = {parameter.path: parameter for parameter in model.parameters}
     embeddings = [shapes[path] for path in (f"{item.path}.weight" for item in model.embeddings) if path in shapes]
     heads = [shapes[path] for path in (f"{item.path}.weight" for item in model.heads) if path in shapes]
+    if any(not item.task and f"{item.path}.weight" not in shapes for item in model.heads):
+        heads += embeddings[:1]  # the output embedding shares the weight of the input embedding
     hidden = max((weight.shape[-1] for weight in embeddings if len(weight.shape) == 2), default=0)
-    vocabulary = max((weight.shape[0] for weight in heads if len(weight.shape) == 2), default=0)
+    vocabulary = max((weight.shape[0] for weight in heads if len(weight.shape) == 2 and not weight.packed), default=0)
     layers = _outputs_by_layer(model)
     activations = len(layers) * tokens * hidden * _WIDE
     stream = activations // 2
@@ -66,6 +70,29 @@ def step_bytes(model: ModelFacts, batch: tuple[int | None, int | None], autocast
     casts = autocast in LOW_PRECISION
     cast = sum(weight.numel * 2 for weight in heads if weight.dtype == "float32" and not weight.requires_grad) if casts else 0
     return StepBytes(max(1, resident + trained + activations + max(head, layer) + cast), stream, cast)
+
+
+def tokens_of_step(source: SourceFacts, prepared: Call, batch: tuple[int | None, int | None]) -> int:
+    """Return the tokens of a step of the smallest training of a model that a script has prepared by a call.
+
+    Args:
+        source: The facts of the script.
+        prepared: The call that prepared the model.
+        batch: (sequences, tokens a sequence) of the context, which counts before the script; None where it has none.
+    """
+    paths = [path for trained in source.trained() for path in trained.paths if path.model.prepared == prepared]
+    steps = [
+        (batch[0] or _given(path.arguments, "per_device_train_batch_size") or DEFAULT_BATCH[0])
+        * (batch[1] or _given(path.arguments, "max_length", "max_seq_length") or DEFAULT_BATCH[1])
+        for path in paths
+    ]
+    return min(steps, default=(batch[0] or DEFAULT_BATCH[0]) * (batch[1] or DEFAULT_BATCH[1]))
+
+
+def _given(arguments: Call | None, *names: str) -> int | None:
+    """Return the first of these arguments that is a positive number; None if none is."""
+    values = (arguments.value(name) for name in names) if arguments is not None else ()
+    return next((value for value in values if isinstance(value, int) and value > 0), None)
 
 
 def _outputs_by_layer(model: ModelFacts) -> dict[str, int]:

@@ -63,22 +63,22 @@ def budget_of(  # noqa: PLR0913  # each is one setting of a measurement
         told: Receives the first peak in words, before the others are measured.
         live: The Trainer that holds the model; None if there is none.
     """
-    from kbitlint.model.inputs.positions import length_for
+    from kbitlint.model.inputs.extent import shape_for
     from kbitlint.model.inspect.walk import collect
     from kbitlint.model.memory.phases import BesideSteps
 
     name, notes = named
     facts = collect(model)
-    context = dataclasses.replace(context, seq_len=length_for(model, context.seq_len))
+    batch, seq_len = shape_for(model, context.batch_size, context.seq_len)
+    context = dataclasses.replace(context, seq_len=seq_len)
     attached_here = None if facts.has_adapters else lora
     launch = launch or Launch()
     how = _How(context, attached_here, plan, launch, BesideSteps(model if live is None else live, model, launch), told)
     states = tuple(_states(model, how, against_peft=against_peft))
     if attached_here is not None:
         notes = (*notes, f"with {attached_here.words} attached for this")
-    batch = (context.batch_size or 1, context.seq_len or 0)
     autocast = None if context.autocast_dtype == "float32" else context.autocast_dtype
-    return MemoryReport(name, facts.summary(), batch, plan, autocast, states, notes, launch.words)
+    return MemoryReport(name, facts.summary(), (batch, seq_len), plan, autocast, states, notes, launch.words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +123,12 @@ def _measured(state: str, twin: Any, how: _How) -> StateMemory:
     rank = None if how.launch.strategy == "single" else Rank(how.launch, units_of(twin))
     first, known = not how.known, how.known.setdefault(mark_of(twin), {})
     meter = StepMeter(twin, known=known)
-    arguments: dict[str, Any] = {"rank": rank, "beside": how.beside.others}
+    others = how.beside.others
     if first and how.told is not None:
-        step = meter.measure(state, how.context, how.plan, modes=(ON,), **arguments).steps.get(ON)
+        step = meter.measure(state, how.context, how.plan, modes=(ON,), rank=rank, beside=others).steps.get(ON)
         if step is not None:
             how.told(f"{state}, {ON}: {size(step.peak)}, {size(on_card(step.peak))} on the card")
-    found = meter.measure(state, how.context, how.plan, **arguments)
+    found = meter.measure(state, how.context, how.plan, rank=rank, beside=others)
     return dataclasses.replace(found, phases=tuple(how.beside.phases(twin, how.context, how.plan, found, rank)))
 
 

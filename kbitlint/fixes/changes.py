@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kbitlint.fit_result import Setup
     from kbitlint.fixes.meter import Meter
 
+TILES = "loss in tiles"
 EVERY_SECOND = "every 2nd layer"
 #: changes of a higher price change the training itself: what is learned, and from which tokens
 LEAST_UNSAFE_PRICE = 100.0
@@ -127,7 +128,7 @@ def _storage(setup: Setup, meter: Meter) -> list[Option]:
 
 def _double(meter: Meter) -> list[Option]:
     settings = (Setting(Owner.QUANTIZATION, "bnb_4bit_use_double_quant", value=True),)
-    cost = "1 % of the time, the same loss (QLoRA, section 3)"
+    cost = "1 % of the time"
     return [Option("double quantization", 1, cost, settings, (("double", True),))] if meter.saved_by_double else []
 
 
@@ -145,7 +146,7 @@ def _optimizer(setup: Setup) -> list[Option]:
 
 def _loss(setup: Setup, meter: Meter) -> list[Option]:
     by_hand = "trl.SFTTrainer (TRL 1.16)"
-    option = Option("loss in tiles", 2, "the head runs once more", (), plan=(("loss", Loss.FUSED),), by_hand=by_hand)
+    option = Option(TILES, 2, "the head runs once more", (), plan=(("loss", Loss.FUSED),), by_hand=by_hand)
     if setup.plan.loss is Loss.FUSED:
         return []
     try:
@@ -216,7 +217,7 @@ def _sharding(setup: Setup, meter: Meter) -> list[Option]:
         flags = _OFFLOADED[setup.strategy] + (storage if stored and not setup.stored else "")
         made = [Option("weights in host memory", 90, cost, (), (("offload", True), *stored), by_hand=flags)]
     else:
-        shard, hosted = (("strategy", "fsdp2"), *stored), f"FSDP2 over {meter.ranks} cards, weights in host memory"
+        shard, hosted = (("strategy", "fsdp2"), *stored), f"FSDP2 over {meter.ranks} cards, with offload"
         flags = f"{_SHARDED}{storage}"
         made = [
             Option(f"FSDP2 over {meter.ranks} cards", 25, "weights travel between cards", (), shard, by_hand=flags),

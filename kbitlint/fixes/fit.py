@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import KbitlintError
 from kbitlint.fit_result import Setup
-from kbitlint.fixes.changes import Option, changes_of, options_of
+from kbitlint.fixes.changes import TILES, Option, changes_of, options_of
 from kbitlint.fixes.grid import grid_of
 from kbitlint.fixes.lora import parse_lora
 from kbitlint.fixes.measured_target import launch_of, measurable
@@ -114,7 +114,7 @@ def fit_of(
     plan = asked.plan.but(every=max(stride, 2))
     setup = Setup(
         plan,
-        context.batch_size or 1,
+        meter.batch,
         meter.seq_len,
         mode_of(stride),
         meter.lora.rank if meter.lora is not None else None,
@@ -161,14 +161,23 @@ def _cheapest(
         ([option for option in combination if option is not None] for combination in itertools.product(*groups)),
         key=lambda options: (sum(option.price for option in options), len(options)),
     )
-    strongest = [group[-1] for group in groups if group[-1] is not None]
-    if not meter.fits(_with(setup, strongest)):
+    every = [group[-1] for group in groups if group[-1] is not None]
+    # the tiles of a loss take more than the logits of a small vocabulary
+    possible = [
+        options for options in (every, [option for option in every if option.name != TILES]) if _fits(setup, options, meter)
+    ]
+    if not possible:
         return (), None
+    strongest = possible[0]
     for options in combinations[1 : MAX_TRIED + 1]:
         changed = _with(setup, options)
         if meter.fits(changed):
             return tuple(options), changed
     return tuple(strongest), _with(setup, strongest)
+
+
+def _fits(setup: Setup, options: list[Option], meter: Meter) -> bool:
+    return meter.fits(_with(setup, options))
 
 
 def _with(setup: Setup, options: list[Option]) -> Setup:
@@ -193,7 +202,7 @@ def _most(setup: Setup, meter: Meter, name: str) -> int:
     """
     unit = 1 if name == "batch" else STRIDE
     start = getattr(setup, name) // unit or 1
-    limit = meter.most_tokens // unit if name == "seq_len" else 2**16
+    limit = max(meter.most(setup, name) // unit, start)
     known: dict[int, int] = {}
 
     def peak(count: int) -> int:
@@ -203,7 +212,7 @@ def _most(setup: Setup, meter: Meter, name: str) -> int:
         return known[count]
 
     low, high = start, min(2 * start, limit)
-    if peak(low) > meter.card.total:
+    if peak(low) > meter.card.total or (name == "seq_len" and peak(low) == peak(high)):  # images have no length
         return start * unit
     while peak(high) <= meter.card.total and high < limit:
         slope = (peak(high) - peak(low)) / max(high - low, 1)

@@ -108,7 +108,7 @@ def _names(given: Mapping[str, str], key: str) -> tuple[str, ...]:
 
 
 def _positive(text: str, key: str, value: str) -> int:
-    if not value.isdigit() or not int(value):
+    if not value.isdecimal() or not int(value):
         raise KbitlintError(f"--lora {text}: {key} must be a positive number, not {value!r}")
     return int(value)
 
@@ -169,4 +169,6 @@ def attached(twin: Any, lora: Lora) -> Any:
             warnings.simplefilter("ignore", RuntimeWarning)  # PEFT warns of patterns that it made itself
             return peft.get_peft_model(twin, peft.LoraConfig(**lora.arguments()))
     except Exception as error:
-        raise KbitlintError(f"--lora: PEFT cannot attach it: {one_line(error)}") from error
+        why = "no layer is linear but the head" if "No `target_modules` passed" in str(error) else one_line(error).rstrip(".")
+        instead = "name layers with --lora targets=NAME+NAME, or attach none with --lora none"
+        raise KbitlintError(f"--lora: PEFT cannot attach it: {why}; {instead}") from error

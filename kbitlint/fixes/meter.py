@@ -32,7 +32,8 @@ class Meter:
         self, model: Any, context: TrainingContext, card: Card, ranks: int, lora: Lora | None, live: Any = None
     ) -> None:
         from kbitlint.memory_result import OFF, ON
-        from kbitlint.model.inputs.positions import length_for, most_positions
+        from kbitlint.model.inputs.extent import shape_for
+        from kbitlint.model.inputs.positions import most_positions
         from kbitlint.model.inspect.walk import collect
         from kbitlint.model.layers.adapters import base_of
         from kbitlint.model.layers.checkpointing import stride_of, supports_checkpointing, takes_strides
@@ -44,7 +45,7 @@ class Meter:
         self.others = other_models(self.live, model)
         self.lora = None if facts.has_adapters else lora
         self.summary = facts.summary()
-        self.seq_len = length_for(model, context.seq_len)
+        self.batch, self.seq_len = shape_for(model, context.batch_size, context.seq_len)
         self.most_tokens = most_positions(model)
         self.modes = (OFF, ON) if supports_checkpointing(base_of(model)) else (OFF,)
         self.takes_strides = takes_strides()
@@ -76,6 +77,12 @@ class Meter:
     def fits(self, setup: Setup) -> bool:
         """Return whether a rank fits its card."""
         return self.rank(setup).on_card <= self.card.total
+
+    def most(self, setup: Setup, name: str) -> int:
+        """Return the largest ``batch`` or ``seq_len`` of a run that is measured."""
+        from kbitlint.model.inputs.extent import most_sequences
+
+        return most_sequences(self.model, setup.seq_len) if name == "batch" else self.most_tokens
 
     def rank(self, setup: Setup) -> RankMemory:
         """Return the memory of one rank.

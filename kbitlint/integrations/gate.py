@@ -65,6 +65,11 @@ class Run:
     folder: Path | None = None
     """The output directory; None writes no file."""
 
+    @property
+    def audited(self) -> Any:
+        """The Trainer, whose loss and generation are then traced as well, or the model if no Trainer holds it."""
+        return self.trainer if getattr(self.trainer, "model", None) is self.model else self.model
+
     def described(self, given: TrainingContext) -> TrainingContext:
         """Return the context of the settings and the wrappers; values in ``given`` override it."""
         read = context_of(model_of(self.wrapped), TrainingContext())
@@ -165,7 +170,7 @@ class Gate:
                 if not alone:
                     raise KbitlintError("fix=True works in one process: call kbitlint.fix(model) before the run is prepared")
                 api.fix(run.model, optimizer=run.optimizer, **options)
-            return seen(run.wrapped, api.check(run.model, **options), context, run.optimizer, run.trainer)
+            return seen(run.wrapped, api.check(run.audited, **options), context, run.optimizer, run.trainer)
         finally:
             if run.enters_training:
                 run.model.train(training)

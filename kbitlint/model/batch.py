@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from transformers.utils import ModelOutput
 
 from kbitlint.model.inputs.announced import with_placeholders
 from kbitlint.model.inputs.denoiser import conditions_of, is_denoiser
@@ -17,8 +19,9 @@ from kbitlint.model.inputs.labels import label_names, labels_of
 from kbitlint.model.inputs.media import float_dtype, media_of
 from kbitlint.model.inputs.plan import DOCUMENTED, Plan
 from kbitlint.model.inputs.positions import limited
+from kbitlint.model.inputs.recipes import value_of
 from kbitlint.model.inputs.structure import accepted, config_of, described, input_of
-from kbitlint.model.inputs.supplied import own_batch
+from kbitlint.model.inputs.supplied import STEP, own_batch, own_step
 from kbitlint.model.inputs.tensors import made_for
 from kbitlint.model.inputs.tokens import placeholders, tokens_of
 from kbitlint.model.layers import adapters
@@ -29,7 +32,8 @@ if TYPE_CHECKING:
 
     from kbitlint.model.inputs.interface import Argument
 
-_FUSED = "fused_lm_head"
+#: the argument with which TRL's loss calls the forward that TRL gave a model
+FUSED = "fused_lm_head"
 
 
 def training_batch(
@@ -52,13 +56,16 @@ def training_batch(
     own = own_batch(base, device)
     if own is not None:
         return own
+    if plan.method != "forward":
+        made = {name: value_of(name, recipe, float_dtype(base)) for name, recipe in plan.recipes.items()}
+        return {f".{plan.method}": _on(made, device)}
     arguments = interface_of(base, plan.given)
     config: Any = config_of(base)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     length = limited(base, text, plan.seq_len or seq_len)
     dimensions = Dimensions(config, batch, length, plan.dimensions)
     tokens = tokens_of(config, text, (batch, length))
-    made: dict[str, Any] = media_of(base, arguments, getattr(base, "main_input_name", "input_ids"), dimensions, tokens)
+    made = media_of(base, arguments, getattr(base, "main_input_name", "input_ids"), dimensions, tokens)
     if "pixel_values" in made:
         tokens = torch.cat([placeholders(config, batch), tokens], dim=1)
     tokens = with_placeholders(tokens, plan.placeholders)
@@ -68,13 +75,14 @@ def training_batch(
         made |= conditions_of(arguments, dimensions, float_dtype(base), plan)
     made |= _documented(base, arguments, dimensions, plan, made)
     made |= labels_of(base, arguments, dimensions, tokens, books, plan)
+    made |= {name: value_of(name, recipe, float_dtype(base)) for name, recipe in plan.recipes.items()}
     if "use_cache" in _parameters(base):
         made["use_cache"] = False
     names = accepted(model)
     taken = {
         name: _on(value, device)
         for name, value in gathered(made, plan).items()
-        if name not in plan.without and (names is None or name in names)
+        if name not in plan.without and (names is None or name in names or name.startswith("*"))
     }
     return with_adapter_inputs(model, taken | _asked_by_trainers(model, base))
 
@@ -88,7 +96,7 @@ def _asked_by_trainers(*modules: nn.Module) -> dict[str, bool]:
     forwards = [module.__dict__.get("forward") for module in modules]
     codes = [getattr(getattr(forward, "__func__", forward), "__code__", None) for forward in forwards]
     named = [code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] for code in codes if code is not None]
-    return {_FUSED: True} if any(_FUSED in names for names in named) else {}
+    return {FUSED: True} if any(FUSED in names for names in named) else {}
 
 
 def _text(
@@ -169,7 +177,7 @@ def _parameters(base: nn.Module) -> Mapping[str, Any]:
 
 def _on(value: Any, device: str | torch.device) -> Any:
     """Return a value with its tensors on a device."""
-    if isinstance(value, list):
+    if type(value) is list:
         return [_on(item, device) for item in value]
     return changed(value, lambda tensor: tensor.to(device))
 
@@ -180,26 +188,55 @@ def _codebooks(base: nn.Module) -> int:
     return len(found) if isinstance(found, nn.ModuleList) else 0
 
 
+def called(model: nn.Module, batch: Mapping[str, Any]) -> Any:
+    """Return the output of a model on a batch, or that of the step that a batch names.
+
+    Arguments before ``*inputs`` are passed by position.
+    """
+    method = next((name for name in batch if name.startswith(".")), None)
+    if method is not None:
+        step = own_step()
+        return step(model, batch[method]) if method == STEP and step else getattr(model, method[1:])(**batch[method])
+    several = next((name for name in batch if name.startswith("*")), None)
+    if several is None:
+        return model(**batch)
+    parameters = inspect.signature(described(model).forward).parameters.values()
+    first = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD and one.name in batch]
+    rest = {name: value for name, value in batch.items() if name != several and name not in first}
+    return model(*(batch[name] for name in first), *batch[several], **rest)
+
+
 def loss_of(output: Any) -> Tensor:
     """Return the loss of a model's output.
 
-    If the class computes none, it is the mean of the first floating-point tensor with a graph, or of the first one.
+    It is the loss that the output names. If the class computes none, it is the mean of the first floating-point tensor with a
+    graph, or of the first one. The user of a module of no library may compute a loss of each tensor that it returns, so the
+    means of all of them add up.
 
     Raises:
         ValueError: The output holds no floating-point tensor.
     """
-    loss = getattr(output, "loss", None)
+    loss = output.get("loss") if isinstance(output, dict) else getattr(output, "loss", None)
     if isinstance(loss, Tensor):
         return loss.mean()
-    values = [value for value in _tensors(output) if value.is_floating_point()]
+    values = [value for value in _tensors(output) if value.is_floating_point() or value.is_complex()]
     if not values:
         raise ValueError(f"{type(output).__name__} holds no floating tensor to train on")
-    return next((value for value in values if value.requires_grad), values[0]).float().mean()
+    if not isinstance(output, ModelOutput):
+        used = [_mean(value) for value in values if value.requires_grad]
+        return torch.stack(used).sum() if len(used) > 1 else (used or [_mean(values[0])])[0]
+    return _mean(next((value for value in values if value.requires_grad), values[0]))
+
+
+def _mean(value: Tensor) -> Tensor:
+    return (value.abs() if value.is_complex() else value).float().mean()
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
+    elif dataclasses.is_dataclass(value) and not isinstance(value, (dict, type)):
+        yield from _tensors(vars(value))
     elif isinstance(value, dict):
         for item in value.values():
             yield from _tensors(item)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kbitlint.errors import KbitlintError, one_line
-from kbitlint.model.batch import loss_of, training_batch
+from kbitlint.model.batch import called, loss_of, training_batch
 from kbitlint.model.inputs.plan import DOCUMENTED
 from kbitlint.model.inspect.walk import collect
 from kbitlint.model.layers import adapters
@@ -59,7 +59,7 @@ def probe(model: nn.Module, *, batch: int = 2, seq_len: int = 16, seed: int = 0,
         if at_embeddings:
             model.requires_grad_(requires_grad=False)
         try:
-            loss = loss_of(model(**training_batch(model, device, batch, seq_len, plan)))
+            loss = loss_of(called(model, training_batch(model, device, batch, seq_len, plan)))
             loss.backward()
         except Exception as error:  # noqa: BLE001  # an error of the training step is the result of the probe
             return Probe(str(device), None, 0, len(trainable), not trainable, one_line(error))

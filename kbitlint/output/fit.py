@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.memory_result import OFF
@@ -44,7 +45,7 @@ def render_text(report: FitResult, *, color: bool = False, width: int = 80) -> s
     lines += ["", *_phases(report, width)] if report.phases else []
     lines += ["", *_largest(report, width)] if report.largest else []
     if report.step is not None:
-        lines += ["", "the step as it was asked for, layer by layer", *chart(report.step, width)]
+        lines += ["", "the step as it was asked for, layer by layer", *chart(report.step, width, tensors_of(report))]
     if report.grid is not None:
         lines += ["", *_map(report, report.grid, width, color=color)]
     lines += ["", *wrapped(assumptions(report), width, "")]
@@ -89,13 +90,18 @@ def _phases(report: FitResult, width: int) -> Iterator[str]:
 def card_words(report: FitResult) -> str:
     """Return the cards with what a process can use of each."""
     cards = f"{report.gpus} x {report.card}" if report.gpus > 1 else report.card
-    return f"{cards}, {size(report.total)} usable"
+    return f"{cards}, {size(report.total)} usable{' of each' if report.gpus > 1 else ''}"
 
 
 def sum_words(memory: RankMemory) -> str:
     """Return the bytes of a rank in words."""
     host = f", {size(memory.host)} on the host" if memory.host else ""
     return f"{size(memory.on_card)} on the card ({size(memory.peak)} of tensors{host})"
+
+
+def tensors_of(report: FitResult) -> int:
+    """Return the bytes that tensors may take: as much of the card as its context and fragments leave."""
+    return round(report.memory.peak * report.total / report.memory.on_card)
 
 
 def setup_words(setup: Setup) -> Iterator[str]:
@@ -127,8 +133,8 @@ def _answer(report: FitResult, width: int) -> Iterator[str]:
 def _changes(changes: tuple[Change, ...], width: int) -> Iterator[str]:
     yield "each change alone, cheapest first"
     for change in changes:
-        fits = "fits" if change.fits else ""
-        yield f"  {change.name:<36}{size(-change.saves):>10}  {fits:<5}{change.cost}"[:width].rstrip()
+        start = f"  {change.name:<36}{size(-change.saves):>10}  {'fits' if change.fits else '':<5} "
+        yield from textwrap.wrap(change.cost, width, initial_indent=start, subsequent_indent=" " * len(start))
         yield from wrapped(change.flags, width, "      ")
 
 

@@ -88,7 +88,7 @@ def render_text(report: MemoryResult, *, color: bool = False, width: int = 80) -
     """
     batch, seq_len = report.batch
     lines = [*header(report.target, [report.summary, *report.notes], width)]
-    lines += ["", *wrapped(f"one step of {batch} x {seq_len} tokens, {', '.join(_settings(report))}", width, ""), ""]
+    lines += ["", *wrapped(f"one step of {batch} x {seq_len} tokens, {', '.join(settings_words(report))}", width, ""), ""]
     lines += _table(report.states, width)
     lines += ["", *_bars(report.states, width, color=color)]
     first = next((state for state in report.states if state.steps), None)
@@ -104,7 +104,7 @@ def render_text(report: MemoryResult, *, color: bool = False, width: int = 80) -
     return "\n".join(lines)
 
 
-def _settings(report: MemoryResult) -> Iterator[str]:
+def settings_words(report: MemoryResult) -> Iterator[str]:
     """Yield the settings of the step in words."""
     plan = report.plan
     if report.launch:

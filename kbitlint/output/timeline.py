@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 #: kinds of bytes, from the bottom of a chart to its top
 KINDS = ("weights and state", "activations", "logits", "gradients", "temporary")
 _SIGNS = "█▓▒░·"
+LIMIT = "-"
 _LAYER = re.compile(r"(.*?\.)?(\d+)(?:\..*)?")
 _ROWS = 8
 
@@ -99,19 +101,25 @@ def _between(found: list[tuple[tuple[str, int] | None, Point]]) -> Iterator[Poin
         before = (place, point)
 
 
-def chart(step: StepMemory, width: int) -> Iterator[str]:
-    """Yield the lines of a chart of a step: time runs to the right, and each kind of bytes has a sign."""
+def chart(step: StepMemory, width: int, limit: int | None = None) -> Iterator[str]:
+    """Yield the lines of a chart of a step: time runs to the right, and each kind of bytes has a sign.
+
+    A line of ``LIMIT`` is the bytes that tensors may take on the card, ``limit``, if the chart reaches them.
+    """
     points = points_of(step)
     if not points:
         return
     columns = _columns(points, max(width - 12, 16))
     most = max(point.total for point in columns)
+    at = None if limit is None or limit > most else math.ceil(limit / most * _ROWS)
     for row in range(_ROWS, 0, -1):
         label = size(round(most * row / _ROWS)) if row in (_ROWS, _ROWS // 2) else ""
-        yield f"{label:>10} {''.join(_sign(point, most * (row - 0.5) / _ROWS) for point in columns)}".rstrip()
+        line = "".join(_sign(point, most * (row - 0.5) / _ROWS) for point in columns)
+        yield f"{label:>10} {line.replace(' ', LIMIT) if row == at else line}".rstrip()
     yield f"{'':>11}{_phases(columns)}".rstrip()
     used = [number for number in range(len(KINDS)) if any(point.parts[number] for point in columns)]
-    yield "  ".join(f"{_SIGNS[number]} {printable(KINDS[number])}" for number in used)
+    signs = [f"{_SIGNS[number]} {printable(KINDS[number])}" for number in used]
+    yield "  ".join([*signs, *([] if at is None else [f"{LIMIT} card"])])
 
 
 def _columns(points: Sequence[Point], most: int) -> list[Point]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from kbitlint.errors import as_library
 from kbitlint.model.build.load_adapters import Integers
 from kbitlint.model.build.packed_weights import pack
 from kbitlint.model.trace.quant_state import UNPACKED, give_state
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from kbitlint.rehearsal.record import Record
 
+#: the attribute of PEFT's model with the names of adapters that have no data in a real run either
+_WITHOUT_DATA = "kbitlint_without_data"
 #: the exceptions that may come from values that a model without weights lacks; ``needs_values`` decides
 ARTEFACTS = (RuntimeError, NotImplementedError, ValueError, AttributeError, TypeError)
 
@@ -62,7 +65,13 @@ def without_states(model: Any) -> None:
     """Take the states back that ``make_unpackable`` gave. A later call of it gives them again."""
     for module in model.modules() if is_without_weights(model) else ():
         weight: Any = module._parameters.get("weight")  # noqa: SLF001  # torch has no public dictionary
-        if weight is not None and weight.is_meta and hasattr(weight, UNPACKED):
+        if weight is None or not weight.is_meta:
+            continue
+        if type(weight).__name__ == "Int8Params":
+            weight.CB = weight.SCB = None
+            if hasattr(module, "state"):
+                module.state.SCB = None
+        elif hasattr(weight, UNPACKED):
             weight.quant_state = None
             if hasattr(module, "quant_state"):
                 module.quant_state = None
@@ -77,9 +86,22 @@ def _on_meta(original: Any) -> Any:
             made = original(self, *arguments, **options)
         if known:
             make_unpackable(self)
+            if options.get("low_cpu_mem_usage"):
+                names = [one for one in (*arguments, *options.values()) if isinstance(one, str)]
+                setattr(self, _WITHOUT_DATA, {*getattr(self, _WITHOUT_DATA, ()), *(names[:1] or ["default"])})
         return made
 
     return function
+
+
+def require_data(model: Any) -> None:
+    """Raise as safetensors does if a model has adapters that are on the meta device in a real run too.
+
+    Raises:
+        NotImplementedError: Nothing has loaded the adapters that ``low_cpu_mem_usage`` left without data.
+    """
+    if getattr(model, _WITHOUT_DATA, None):
+        raise as_library(NotImplementedError("Cannot copy out of meta tensor; no data!"))
 
 
 def _masking(original: Any) -> Any:
@@ -125,6 +147,7 @@ def _load_adapter(record: Record, original: Any) -> Any:
         if not is_without_weights(self):
             return original(self, model_id, adapter_name, *arguments, **options)
         record.note("weights of adapters are not read")
+        getattr(self, _WITHOUT_DATA, set()).discard(adapter_name)
         try:
             with _only_names():
                 return original(self, model_id, adapter_name, *arguments, **options)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from kbitlint.errors import TargetError
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.runtime import content
-from kbitlint.source.launches import commands_in
+from kbitlint.source.launches import command_of, commands_in
 from kbitlint.target import SHELLS, near
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def words_of(target: object, argv: Sequence[str]) -> tuple[str, ...] | None:
     if isinstance(argv, str):
         raise TargetError(str(target), f"argv is a list of words, such as {argv.split()!r}")
     text = str(target)
-    if text.endswith(_SUFFIXES) and (Path(text).exists() or " " not in text):
+    if text.endswith((*_SUFFIXES, *SHELLS)) and (Path(text).exists() or " " not in text):
         return (text, *argv)
     try:
         words = [text] if Path(text).exists() else shlex.split(text)
@@ -87,10 +87,10 @@ def read_command(words: Sequence[str]) -> Command:
     """Return the command that a command line holds.
 
     Args:
-        words: ``train.py --flag``, or a launcher with its arguments before the script.
+        words: ``train.py --flag``, a launcher with its arguments before the script, or a shell script with one such command.
 
     Raises:
-        TargetError: No word names a script, or there is no such file.
+        TargetError: No word names a script, or there is no such file; or a shell script has several commands, or variables.
     """
     rest = list(words)
     environment: dict[str, str] = {}
@@ -102,7 +102,7 @@ def read_command(words: Sequence[str]) -> Command:
     if rest[0].endswith(_SUFFIXES):
         return _checked(Command(rest[0], tuple(rest[1:]), environment=environment))
     if rest[0].endswith(SHELLS):
-        raise TargetError(rest[0], "is a shell script, which is not run: rehearse " + _command_in(Path(rest[0])))
+        return read_command([*(f"{name}={value}" for name, value in environment.items()), *_of_shell(*rest)])
     if Path(rest[0]).name in _STARTERS:
         rest = rest[_first(rest) or 0 :]
         if rest[0].endswith(_SUFFIXES):
@@ -121,13 +121,29 @@ def _starts_python(word: str) -> bool:
     return _is_launcher(Path(word).name) or word.endswith(_SUFFIXES)
 
 
-def _command_in(script: Path) -> str:
-    """Return the command of kbitlint that rehearses the one training of a shell script; in words, if it has none or several."""
+def _of_shell(script: str, *argv: str) -> list[str]:
+    """Return the words of the one command in a shell script that starts Python; nothing of the script is run.
+
+    Raises:
+        TargetError: The script cannot be read, has no such command or several, or its command holds variables.
+    """
+    place = Path(script)
     try:
-        found = [words[start:] for words in commands_in(script) for start in [_first(words)] if start is not None]
-    except OSError:
-        found = []
-    return f"`kbitlint rehearse -- {' '.join(found[0])}`" if len(found) == 1 else "the command in it that starts Python"
+        found = [command_of(words[start:]) for words in commands_in(place) for start in [_first(words)] if start is not None]
+    except FileNotFoundError as error:
+        raise TargetError(script, f"there is no such file{near(place)}") from error
+    except OSError as error:
+        raise TargetError(script, f"cannot be read: {error.strerror or error}") from error
+    if len(found) != 1:
+        raise TargetError(script, "is a shell script, which is not run: rehearse the command in it that starts Python")
+    words = [
+        word if Path(word).exists() or not (place.parent / word).is_file() else str(place.parent / word) for word in found[0]
+    ]
+    at = next((number for number, word in enumerate(words) if word.endswith(_SUFFIXES)), 0)
+    if any("$" in word for word in words[at:]):
+        given = " ".join(words)
+        raise TargetError(script, f"has variables in its command: rehearse it with their values: kbitlint rehearse -- {given}")
+    return [*words, *argv]
 
 
 def _first(words: Sequence[str]) -> int | None:
@@ -140,7 +156,7 @@ def _launched(launcher: str, words: list[str], environment: dict[str, str]) -> C
     for number, word in enumerate(words):
         name, _, inline = word.partition("=")
         value = inline or (words[number + 1] if number + 1 < len(words) else "")
-        if name in _RANKS and value.isdigit():
+        if name in _RANKS and value.isdecimal():
             ranks = int(value)
         elif name in _CONFIGS:
             launch_file = value

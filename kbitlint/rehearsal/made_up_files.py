@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kbitlint.rehearsal.checkpoints import checkpoint_of
 from kbitlint.rehearsal.rows import ROWS, sentence, value_of
 from kbitlint.rehearsal.user_code import nodes_of
+from kbitlint.upstream.checkpoints import checkpoint_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -142,9 +142,10 @@ def _must_be_settings(given: Mapping[str, Any], context: TrainingContext) -> Non
     """
     from kbitlint.fixes.budget import plan_of  # an audit measures no step
     from kbitlint.fixes.lora import parse_lora  # as above
-    from kbitlint.fixes.measured_target import launch_of  # an audit measures no step
+    from kbitlint.fixes.measured_target import launch_of, refuse_wrong_types  # an audit measures no step
     from kbitlint.upstream import cards  # as above
 
+    refuse_wrong_types(**given)
     options_of(
         {
             name: value
@@ -165,9 +166,11 @@ def _why_none(received: Received) -> str:
     failures = [f"the training of line {one.line} cannot be measured: {one.failure}" for one in received.measured]
     if failures:
         return failures[0]
-    raised = received.raised
+    every = {0: received, **received.ranks}
+    rank, raised = next(((rank, one.raised) for rank, one in every.items() if one.raised is not None), (0, None))
     if raised is not None:
-        return f"reaches no training: line {raised.line} raises {raised.kind}: {raised.message}"
+        where = f" on rank {rank}" if rank else ""
+        return f"reaches no training: line {raised.line} raises {raised.kind}{where}: {raised.message}"
     why = received.unfinished or next((skip.reason for skip in received.skips), "")
     return f"reaches no training{f': {why}' if why else ''}"
 

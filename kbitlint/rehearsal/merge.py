@@ -145,6 +145,7 @@ def _merged(rehearsed: Report, static: Report | None, live: Report | None, comma
         else:
             raised.remove(violation)
             read[read.index(known)] = _with_proof(known, violation)
+    read = [_as_traced(one, live.violations if live else ()) for one in read if not _is_shown(one, read, raised)]
     codes = {violation.code for violation in read}
     shown = [violation for violation in (live.violations if live else ()) if violation.code not in codes]
     parts = [one for one in (rehearsed, static, live) if one is not None]
@@ -160,6 +161,18 @@ def _merged(rehearsed: Report, static: Report | None, live: Report | None, comma
         ran=tuple(sorted(ran, key=lambda pair: (pair[0], pair[1].value))),
         notes=(*rehearsed.notes, *(live.notes if live else ()), *(static.notes if static else ())),
     )
+
+
+def _is_shown(one: Violation, read: list[Violation], raised: list[Violation]) -> bool:
+    """Return whether the rehearsal itself shows a violation of the text, by the same rule and as often."""
+    same = [other for other in raised if other.code == one.code]
+    return len(same) >= sum(other.code == one.code for other in read)
+
+
+def _as_traced(one: Violation, live: Iterable[Violation]) -> Violation:
+    """Return a violation of the text, which fails if the traced step shows that it does."""
+    fails = any(other.code == one.code and other.consequence is Consequence.FAILS for other in live)
+    return dataclasses.replace(one, consequence=Consequence.FAILS) if fails else one
 
 
 _LIVE = (Surface.MODEL, Surface.TRACE, Surface.RANKS)

@@ -15,9 +15,9 @@ from kbitlint.model.build.factory import built_instead
 from kbitlint.model.build.packed_weights import unpackable
 from kbitlint.rehearsal import tensors
 from kbitlint.rehearsal.adapters import is_without_weights, make_unpackable
-from kbitlint.rehearsal.checkpoints import checkpoint_of
 from kbitlint.rehearsal.imports import replace
 from kbitlint.rehearsal.outcome import NotAtHandError
+from kbitlint.upstream.checkpoints import checkpoint_of
 
 if TYPE_CHECKING:
     from kbitlint.rehearsal.record import Record

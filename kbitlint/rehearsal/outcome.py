@@ -10,7 +10,7 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.errors import KbitlintError, one_line
+from kbitlint.errors import KbitlintError, is_of_library, one_line
 from kbitlint.facts.rehearsal import Phase, Raised, Stall
 from kbitlint.rehearsal import collectives
 from kbitlint.rehearsal.absent import is_left_out_base, is_touched
@@ -108,6 +108,8 @@ def ending(error: BaseException, record: Record) -> Raised | Stall | Skip | Exit
 
 def _only_here(error: BaseException, record: Record) -> str | None:
     """Return why a real run may not have an exception, as a clause; None if it has it."""
+    if is_of_library(error):
+        return None
     for one in _chain(error):
         if is_refused(one):
             return f"because its process may not do that: {one_line(one)}"

@@ -9,8 +9,9 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kbitlint.errors import KbitlintError
 from kbitlint.rehearsal import peers
@@ -18,6 +19,8 @@ from kbitlint.rehearsal.bounds import MOST_SENT, bounds
 from kbitlint.rehearsal.inbox import ForeignMessageError, take
 from kbitlint.rehearsal.messages import Received, Request
 from kbitlint.runtime import content, orphans, process_memory, processes
+from kbitlint.runtime.call_watch import CallWatch
+from kbitlint.runtime.enclosure import DEVICES, SHARED
 
 if TYPE_CHECKING:
     from kbitlint.rehearsal.bounds import Bounds
@@ -30,13 +33,13 @@ _END_OF_OUTPUT = 4000
 _CHILD = """\
 import sys
 del sys.path[0]
-package, request, pipe, parent = sys.argv[1:]
+package, request, *numbers = sys.argv[1:]
 import importlib.util
 spec = importlib.util.spec_from_file_location("kbitlint", package + "/__init__.py", submodule_search_locations=[package])
 sys.modules["kbitlint"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["kbitlint"])
 from kbitlint.rehearsal.stage import perform
-perform(request, int(pipe), int(parent))
+perform(request, *map(int, numbers))
 """
 
 
@@ -62,23 +65,28 @@ def run(request: Request, limits: Limits) -> Received:
         os.fdopen(reading, "rb", buffering=0) as pipe,
     ):
         adoption = stack.enter_context(orphans.adopted())
+        watch = stack.enter_context(
+            contextlib.closing(CallWatch(request.folder, DEVICES, SHARED, local=(request.command.ranks or 1) > 1))
+        )
+        numbers = (writing, os.getpid(), watch.theirs.fileno())
         try:
             child = subprocess.Popen(  # noqa: S603  # this interpreter
-                [*command, "-c", _CHILD, package, str(file), str(writing), str(os.getpid())],
+                [*command, "-c", _CHILD, package, str(file), *map(str, numbers)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 env=environment(request, folder),
-                pass_fds=(writing,),
+                pass_fds=(writing, watch.theirs.fileno()),
                 start_new_session=True,
             )
         except OSError as error:
             raise KbitlintError(f"the rehearsal cannot be started: {sys.executable}: {error.strerror or error}") from error
         finally:
             os.close(writing)
+            watch.theirs.close()
         received = Received()
         try:
-            received.unfinished = _receive(pipe, child, bounds(limits, child.pid, request.folder, adoption), received)
+            received.unfinished = _receive(pipe, child, bounds(limits, child.pid, request.folder, adoption), received, watch)
         finally:
             _end(child, request.folder)
     complete(received, request)
@@ -137,12 +145,15 @@ def _sent(file: Path) -> Received:
     return received
 
 
-def _receive(pipe: BinaryIO, child: subprocess.Popen[bytes], bound: Bounds, received: Received) -> str:
+def _receive(pipe: BinaryIO, child: subprocess.Popen[bytes], bound: Bounds, received: Received, watch: CallWatch) -> str:
     """Collect the messages until the process ends or reaches a bound. Return which bound, or nothing."""
-    waiting = b""
+    waiting, looked = b"", 0.0
     while True:
-        ready, _, _ = select.select([pipe], [], [], _LOOK)
-        if ready:
+        sources: list[Any] = [pipe, watch] if watch.fileno() >= 0 else [pipe]
+        ready, _, _ = select.select(sources, [], [], _LOOK)
+        if watch in ready:
+            watch.answer()
+        if pipe in ready:
             part = os.read(pipe.fileno(), 1 << 16)
             bound.sent += len(part)
             try:
@@ -153,6 +164,9 @@ def _receive(pipe: BinaryIO, child: subprocess.Popen[bytes], bound: Bounds, rece
                 return ""
         elif child.poll() is not None:  # a process that it forked may hold the pipe open
             return ""
+        if ready and time.monotonic() - looked < _LOOK / 4:
+            continue
+        looked = time.monotonic()
         exceeded = bound.exceeded()
         if exceeded is not None:
             return exceeded

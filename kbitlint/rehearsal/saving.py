@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.rehearsal.adapters import ARTEFACTS, is_without_weights, needs_values, without_states
+from kbitlint.rehearsal.adapters import ARTEFACTS, is_without_weights, needs_values, require_data, without_states
 from kbitlint.rehearsal.imports import after_import, replace
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def _saving(record: Record, owner: Any) -> None:
         @functools.wraps(original)
         def save_pretrained(self: Any, save_directory: Any, *arguments: Any, **options: Any) -> Any:
             place = record.mirror.own_entries(str(save_directory))
+            require_data(self)
             without_states(self)  # transformers looks for each entry of them among the parameters of a model on meta
             try:
                 return original(self, place, *arguments, **options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import socket
 import sys
 import traceback
 from pathlib import Path
@@ -31,13 +32,14 @@ _LARGEST_FILE = 4 * 2**30
 _MORE_TASKS = 4096
 
 
-def perform(request_file: str, pipe: int, parent: int) -> None:
+def perform(request_file: str, pipe: int, parent: int, watcher: int) -> None:
     """Rehearse the script of a request, and end the process.
 
     Args:
         request_file: The pickled request.
         pipe: The descriptor for messages.
         parent: The process that started this one. This one ends with it.
+        watcher: The descriptor of a socket that leads to the parent's ``CallWatch``.
     """
     processes.die_with_parent(parent)
     if sys.platform != "win32":
@@ -47,7 +49,7 @@ def perform(request_file: str, pipe: int, parent: int) -> None:
     record = Record(request, Mirror(request.folder), pipe)
     try:
         prepare(record)
-        enter(record)
+        enter(record, watcher=socket.socket(fileno=watcher))
     except BaseException:  # noqa: BLE001  # kbitlint's own fault, which the parent reports
         last = traceback.format_exc().strip().splitlines()
         record.send(f"the rehearsal could not start: {last[-1]} ({' '.join(last[-3:-1])})")
@@ -121,12 +123,13 @@ def prepare(record: Record) -> None:
     unsloth.install(record)
 
 
-def enter(record: Record, writable: str | None = None) -> None:
+def enter(record: Record, writable: str | None = None, watcher: socket.socket | None = None) -> None:
     """Enter the mirror of the working folder, and enclose this process.
 
     Args:
         record: The record of the rehearsal.
         writable: The only folder that may be written; None for that of the request.
+        watcher: Leads to the watcher of native code; None if there is none.
     """
     request, mirror = record.request, record.mirror
     from kbitlint.rehearsal import devices, services  # ``prepare`` has imported them
@@ -150,6 +153,7 @@ def enter(record: Record, writable: str | None = None) -> None:
         real_path,
         network=request.network,
         ranks=peers.count_of(record),
+        watcher=watcher,
     )
 
 

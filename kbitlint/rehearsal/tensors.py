@@ -119,6 +119,8 @@ _PLACES: dict[Any, Any] = {
 
 #: the method of PEFT's layers that casts a new adapter to the dtype of its layer, unless the adapter is on meta
 _MOVES_ADAPTERS = "_move_adapter_to_device_of_base_layer"
+#: frames between a question and its asker: PEFT passes a model's properties on, and a mode inside this one its functions
+_PASSING = frozenset(("__getattr__", "<genexpr>", "__torch_function__"))
 _WITHOUT_DATA = [False]
 
 
@@ -134,7 +136,7 @@ def asks_for_place(record: Record, frame: FrameType | None) -> bool:
 
     Loaders look for meta tensors themselves.
     """
-    while frame is not None and frame.f_code.co_name in ("__getattr__", "<genexpr>"):  # PEFT passes a model's properties on
+    while frame is not None and frame.f_code.co_name in _PASSING:
         frame = frame.f_back
     if frame is None:
         return False

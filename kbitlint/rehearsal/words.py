@@ -6,9 +6,9 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.rehearsal.checkpoints import checkpoint_of
 from kbitlint.rehearsal.imports import replace
 from kbitlint.rehearsal.outcome import NotAtHandError
+from kbitlint.upstream.checkpoints import checkpoint_of
 from kbitlint.upstream.special_tokens import Words, has_chat_template
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Enclosure of a process that runs code of the user's: it writes in one folder only, and connects to nothing.
 
 The process is one of kbitlint's own. Its audit hook (PEP 578) stays until it ends, and processes that it forks inherit it. The
-hook names what it refuses. Native code raises no audit event: Linux itself holds it, where its kernel has Landlock.
+hook names what it refuses. Native code raises no audit event: Linux itself holds it, by Landlock and a filter of system calls.
 ``kbitlint.runtime.confinement`` is the narrower guard of a config that is built inside the user's process.
 """
 
@@ -14,10 +14,11 @@ import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from kbitlint.runtime import landlock
+from kbitlint.runtime import landlock, system_calls
 from kbitlint.runtime.acts import JUDGES, NETWORK, Reach, text_of
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
 _WRITES = frozenset(
@@ -36,9 +37,9 @@ _CALLS = ("socket.connect", "socket.sendto")
 _SIGNALS = frozenset(("os.kill", "os.killpg"))
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 #: what a rehearsed script may write beside its folder: terminals and the null device
-_DEVICES = ("/dev/null", "/dev/tty")
+DEVICES = ("/dev/null", "/dev/tty")
 #: where native code keeps the shared memory and the locks of processes
-_SHARED = "/dev/shm"  # noqa: S108  # multiprocessing of the script's needs it
+SHARED = "/dev/shm"  # noqa: S108  # multiprocessing of the script's needs it
 
 
 #: processes that a script starts by Python, one after the other or at once: more of them are no training
@@ -57,6 +58,7 @@ def enclose(
     *,
     network: bool = False,
     ranks: int = 1,
+    watcher: socket.socket | None = None,
 ) -> None:
     """Refuse every write outside a folder, every connection and every new program, until this process ends.
 
@@ -69,10 +71,14 @@ def enclose(
         resolve: Returns a path with all links followed.
         network: Whether connections are allowed.
         ranks: How many processes of this kind meet. Native code connects several of them on this machine.
+        watcher: Leads to the ``CallWatch`` that judges native code; None if there is none. It is closed.
     """
     own = os.path.join(os.path.realpath(folder), "")  # noqa: PTH118  # the hook compares strings
     reach = Reach((), ())
-    landlock.confine((own, *_DEVICES, _SHARED), network=network or ranks > 1)
+    landlock.confine((own, *DEVICES), (SHARED,), network=network or ranks > 1)
+    system_calls.refuse(network=network, local=ranks > 1, watcher=watcher)
+    if watcher is not None:
+        watcher.close()
     forks = mmap.mmap(-1, 8)  # all processes of the script count in it
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -124,7 +130,7 @@ def _outside(event: str, arguments: tuple[Any, ...], own: str, resolve: Callable
     paths = arguments[:2] if event in _TWO else arguments[1:2] if event == "os.symlink" else arguments[:1]
     for path in paths:
         place = _place_of(path, event)
-        if place is None or place in _DEVICES:
+        if place is None or place in DEVICES:
             continue
         follows = event in ("open", "os.truncate", "sqlite3.connect", "os.chmod", "os.utime")
         folder, name = os.path.split(place)

@@ -31,23 +31,24 @@ def reached_by(targets: Iterable[str]) -> tuple[str, ...]:
 
 
 def without(entries: Iterable[str], folders: Iterable[str]) -> list[str]:
-    """Return the entries of a ``sys.path`` that lead to none of these folders, as absolute paths."""
-    kept = (os.path.abspath(entry) if entry else "" for entry in entries)  # noqa: PTH100  # a link stays a link
-    reached = set(folders)
-    return [entry for entry in kept if entry and _real(entry) not in reached]
+    """Return the entries of a ``sys.path`` that lead to none of these folders, except those that the installation adds.
+
+    The entries of the installation follow those of the standard library: site-packages and the entries of its .pth
+    files, such as an editable install. A target may be an installed package. The entries before are the working folder
+    of ``python -m`` and PYTHONPATH. They are returned as absolute paths.
+    """
+    entries, reached = list(entries), set(folders)
+    library = os.path.dirname(os.__file__)  # noqa: PTH120  # a string suffices, so pathlib is not needed
+    first = entries.index(library) if library in entries else len(entries)
+    kept = (os.path.abspath(entry) if entry else "" for entry in entries[:first])  # noqa: PTH100  # a link stays a link
+    return [*(entry for entry in kept if entry and _real(entry) not in reached), *entries[first:]]
 
 
 @contextmanager
 def closed_to(folders: Iterable[str]) -> Iterator[None]:
-    """Remove these folders from ``sys.path`` inside the context, except those that the installation adds.
-
-    The entries of the installation follow those of the standard library: site-packages and the entries of its .pth
-    files, such as an editable install. The entries before are the working folder of ``python -m`` and PYTHONPATH.
-    """
+    """Remove these folders from ``sys.path`` inside the context, except those that the installation adds."""
     before = list(sys.path)
-    library = os.path.dirname(os.__file__)  # noqa: PTH120  # a string suffices, so pathlib is not needed
-    first = before.index(library) if library in before else len(before)
-    sys.path[:] = [*without(before[:first], folders), *before[first:]]
+    sys.path[:] = without(before, folders)
     try:
         yield
     finally:

@@ -24,6 +24,7 @@ _ASK_VERSION, _PATH_BENEATH, _NO_NEW_PRIVILEGES = 1, 1, 38
 _WRITE_FILE, _REFER, _TRUNCATE = 1 << 1, 1 << 13, 1 << 14
 #: removing and making files and folders of every kind
 _CHANGE_FOLDER = sum(1 << bit for bit in range(4, 13))
+_REMOVE_FILE, _MAKE_FILE = 1 << 5, 1 << 8
 _BIND_TCP, _CONNECT_TCP = 1 << 0, 1 << 1
 _ABSTRACT_SOCKETS, _SIGNALS = 1 << 0, 1 << 1
 
@@ -37,13 +38,14 @@ def version() -> int:
     return 0
 
 
-def confine(writable: Iterable[str], *, network: bool = False) -> bool:
+def confine(writable: Iterable[str], shared: Iterable[str] = (), *, network: bool = False) -> bool:
     """Let this thread, and all that it starts from now on, write beneath some paths only.
 
     Where the kernel can, TCP connections, and signals to processes that are not confined alike, are refused too.
 
     Args:
         writable: Folders and files that may be written. Those that do not exist are left out.
+        shared: Folders in which files may be made, written and removed, and nothing else.
         network: Whether TCP connections are allowed.
 
     Returns:
@@ -66,6 +68,8 @@ def confine(writable: Iterable[str], *, network: bool = False) -> bool:
     try:
         for place in writable:
             _allow(rules, place, files, on_files)
+        for place in shared:
+            _allow(rules, place, on_files | _MAKE_FILE | _REMOVE_FILE, on_files)
         ctypes.CDLL(None).prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)  # what the kernel asks of a process without privileges
         return _call(_RESTRICT, rules, 0) == 0
     finally:

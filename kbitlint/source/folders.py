@@ -46,7 +46,7 @@ def walk(root: Path, notes: list[str] | None = None) -> list[Path]:
 def is_excluded(path: Path) -> bool:
     """Return whether the project excludes a file, or a folder above it in the project."""
     excluded = _excluded()
-    here = Path.cwd()
+    here = Path(current().root or Path.cwd()).resolve()
     there = path.resolve()
     parts = (there, *(folder for folder in there.parents if folder != here and folder.is_relative_to(here)))
     return any(_is_excluded(str(part), part.name, excluded, folder=part != there) for part in parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import field
 from typing import TYPE_CHECKING
@@ -104,6 +105,11 @@ def commands_in(path: Path) -> list[tuple[str, ...]]:
     return list(_words(content.head(path, _MAX_BYTES).decode("utf-8", "replace")))
 
 
+def command_of(words: Iterable[str]) -> list[str]:
+    """Return the words up to the end of a command: a pipe, a redirection, a comment or the next command."""
+    return list(itertools.takewhile(lambda word: _ENDS.match(word) is None, words))
+
+
 def _read(place: Path, words: tuple[str, ...], script: str) -> Launch | None:
     """Return the launch of a script that one command describes; None if it does not launch the script."""
     at = next((number for number, word in enumerate(words) if word.rpartition("/")[2] == script), None)
@@ -156,7 +162,7 @@ def _ranks(launcher: str, options: Mapping[str, str], folder: Path) -> tuple[boo
     if launcher == "python":
         return False, 0, None
     stage = options.get("zero_stage", "") if "use_deepspeed" in options else ""
-    zero = int(stage) if stage.isdigit() and len(stage) == 1 else None
+    zero = int(stage) if stage.isdecimal() and len(stage) == 1 else None
     # accelerate 1.15, utils/dataclasses.py: version 1 without a choice
     fsdp = (2 if options.get("fsdp_version") == "2" else 1) if "use_fsdp" in options else 0
     several = "multi_gpu" in options or options.get("num_processes", "1") not in _ONE

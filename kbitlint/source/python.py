@@ -19,7 +19,7 @@ from kbitlint.source.interpreter.paths import ExecutionPaths, agreed, variants
 from kbitlint.source.interpreter.relevance import tree_of, worth_following
 from kbitlint.source.launch_signs import launch_signs
 from kbitlint.source.offsets import Text, has_more_tokens, import_place
-from kbitlint.source.own_loops import own_loops
+from kbitlint.source.own_loops import rounds
 from kbitlint.source.scoped_names import unless_deep
 from kbitlint.upstream.calls import UNJUDGED
 from kbitlint.upstream.versions import installed
@@ -111,7 +111,7 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         data_uses=_data_uses(text, module),
         refused_calls=_own_callbacks(text, module, imports),
         state_uses=_state_uses(text, module),
-        own_loops=tuple(own_loops(module)) if "zero_grad" in text or ".backward(" in text else (),
+        own_loops=tuple(rounds(module, text, imports)),
         loop_faults=_loop_faults(text, module),
         object_faults=_object_faults(text, module, versions, launch),
     )

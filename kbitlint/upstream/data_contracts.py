@@ -87,6 +87,12 @@ CONTRACTS: Mapping[str, DataContract] = {
         "trl",
         "0.19",
     ),
+    # trl/data_utils.py, apply_chat_template; transformers/tokenization_utils_base.py, get_chat_template
+    "messages without a template": DataContract(
+        "the rows hold messages, and the tokenizer of {} has no chat template: SFTTrainer raises a ValueError",
+        "pass chat_template_path, or set tokenizer.chat_template",
+        "trl",
+    ),
     # trl/trainer/grpo_trainer.py, _generate: completions of conversational prompts are lists of messages
     "messages as text": DataContract(
         "the prompts are lists of messages, so {} gets lists of messages too, and takes them for text: it raises",

@@ -36,6 +36,8 @@ class Known:
     model_type: str = ""
     size: str = ""
     """The size among those that the family's row lists: ``8b``, ``large``; empty if the name gives none of them."""
+    word: str = ""
+    """The word of the family's row that the name holds; empty if a config.json is known."""
 
     @property
     def architecture(self) -> Architecture | None:
@@ -91,7 +93,8 @@ def _from_name(name: str) -> Known:
     said = _NAMED.search(normal)
     dtype = _DTYPES[said.lastindex or 0] if said is not None else row.dtype
     tied = row.tied == "*" or (bool(size) and size in row.tied.split())
-    return Known(row, dtype, row.vocabulary, sizes.get(size, 0), tied, billions, row.architecture, size)
+    word = max((word for word in row.word.split() if _holds(normal, word)), key=len)
+    return Known(row, dtype, row.vocabulary, sizes.get(size, 0), tied, billions, row.architecture, size, word)
 
 
 def facts_of(name: object, config: CheckpointConfig | None = None) -> Known:

@@ -1,8 +1,8 @@
 """Shapes of well-known checkpoints: what the ``config.json`` of a family's sizes holds beside the columns of its row.
 
 ``family_rows.py`` has the vocabulary, the hidden sizes, the dtype and the shared head. Source of each shape: the
-``config.json`` of the checkpoint that the row names, or of its other size. Only rehearsals need shapes, so nothing else imports
-this module.
+``config.json`` of the checkpoint that the row names, or of its other size. Only rehearsals and measurements need shapes, so
+``checkpoints.py`` alone imports this module.
 """
 
 from __future__ import annotations
@@ -132,7 +132,9 @@ _OF_SIZE: dict[str, dict[str, Any]] = {
 
 
 def config_of(known: Known) -> tuple[dict[str, Any], bool] | None:
-    """Return the content of the ``config.json`` of a checkpoint, and whether its name gives its size; None if it is not known.
+    """Return the content of the ``config.json`` of a checkpoint; None if it is not known.
+
+    With it, return whether the name gives its size and a word whose shapes are here: a row has words of other shapes.
 
     Args:
         known: What the checkpoint's name tells.
@@ -141,21 +143,25 @@ def config_of(known: Known) -> tuple[dict[str, Any], bool] | None:
     if family is None:
         return None
     words = set(family.word.split())
-    row = next((row for key, row in SHAPES.items() if words & set(key.split())), "")
+    key, row = next(((key, row) for key, row in SHAPES.items() if words & set(key.split())), ("", ""))
     if not row:
         return None
     shapes = {
         size: [int(one) for one in numbers.split("/")] for size, _, numbers in (item.partition(":") for item in row.split())
     }
-    size = known.size if known.size in shapes else next(iter(shapes))
+    widths = dict(item.split(":") for item in family.hidden.split())
+    size = known.size if known.size in shapes else next((size for size in shapes if size in widths), "")
+    if not size:
+        return None
     kind = family.architecture or family.word
-    hidden = int(dict(item.split(":") for item in family.hidden.split())[size])
+    hidden = int(widths[size])
     make: Callable[..., dict[str, Any]] = _MAKERS.get(kind, _decoder)
     own = make(kind, hidden, *shapes[size])
     config = {"model_type": kind, "vocab_size": family.vocabulary, "dtype": family.dtype, **own}
     tied = family.tied == "*" or size in family.tied.split()
     head = {"tie_word_embeddings": tied} if tied or make is _decoder else {}  # encoders and T5 have their own default
-    return {**config, **head, **_of_size(family, size, config)}, size == known.size
+    exact = size == known.size and (not known.word or known.word in key.split())
+    return {**config, **head, **_of_size(family, size, config)}, exact
 
 
 def _of_size(family: Family, size: str, config: dict[str, Any]) -> dict[str, Any]:

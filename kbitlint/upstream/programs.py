@@ -87,6 +87,7 @@ class Recipe:
 RECIPE_SEEDS: tuple[bytes, ...] = (
     *(b"_component_", b"nemo_automodel", b"actor_rollout_ref", b"model_type: llm", b"backbone_dtype", b"quantize:"),
     *(b"task: llm", b"task: seq2seq", b"task: text", b"task: vlm", b"task: sentence", b"actor_num_nodes", b"vllm_num_engines"),
+    b"q_lora",
 )
 
 
@@ -106,6 +107,7 @@ def recipes() -> tuple[Recipe, ...]:
         ),
         Recipe("Ludwig", (re.compile(r"^model_type:[ \t]*llm\b", re.MULTILINE),)),
         Recipe("H2O LLM Studio", (re.compile(r"^[ \t]*backbone_dtype[ \t]*:", re.MULTILINE),)),
+        Recipe("Oumi", (re.compile(r"^[ \t]*q_lora(?:_bits)?[ \t]*:", re.MULTILINE),)),
         Recipe("LitGPT", (re.compile(r"^quantize:[ \t]*[\"']?bnb\.", re.MULTILINE),)),
         Recipe("OpenRLHF", (re.compile(r"^(?:actor_num_nodes|vllm_num_engines)[ \t]*:", re.MULTILINE),)),
     )

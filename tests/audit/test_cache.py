@@ -348,6 +348,7 @@ def test_what_a_script_s_audit_asks_the_file_system_is_recorded():
     assert [line for line in found if re.sub(r":\d+", "", line) not in KEYED] == []
 
 
+@pytest.mark.slow
 def test_the_second_audit_of_a_package_is_five_times_faster(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "MANY", 10**9)
     folder = tmp_path / "package"

@@ -41,8 +41,8 @@ def copied(folder):
     return shutil.copytree(tiny.checkpoint(), folder)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("preloaded")
+@pytest.mark.slow
 def test_processes_that_fix_one_checkpoint_leave_what_one_would(tmp_path):
     arguments = ("--fix", ".", "--quantize", "nf4", "--device", "cpu")
     alone, together = copied(tmp_path / "alone"), copied(tmp_path / "together")
@@ -61,8 +61,8 @@ def test_processes_that_fix_one_checkpoint_leave_what_one_would(tmp_path):
     assert {v.code for v in kbitlint.check(model, trace=False).violations} == set()
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("preloaded")
+@pytest.mark.slow
 def test_processes_that_fix_and_check_a_tree_of_scripts_see_whole_files(tmp_path):
     for name in ("one", "both"):
         (tmp_path / name).mkdir()

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
-
 MEASURED = """
 import resource, sys, json, gc
 import tiny, torch
@@ -73,6 +71,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_a_live_model_with_a_gigabyte_is_audited_fixed_and_undone_without_a_copy():
     grown = measured(LIVE)
 
@@ -80,6 +79,7 @@ def test_a_live_model_with_a_gigabyte_is_audited_fixed_and_undone_without_a_copy
     assert {name: size for name, size in grown.items() if size > 150e6} == {}
 
 
+@pytest.mark.slow
 def test_a_shard_of_a_gigabyte_is_read_by_its_header(tmp_path):
     import shutil
 

@@ -259,27 +259,29 @@ def test_a_goal_that_is_missed_needs_a_reason_and_one_that_is_met_has_none(tmp_p
     assert "### slow: 2 x, goal ≤ 1 x" in benchmarks_run.PAGE.read_text()
 
 
-def test_every_module_of_tests_is_of_a_promise():
+def test_every_folder_of_tests_has_a_promise_and_every_exception_is_a_module():
     from benchmarks import suite
 
     root = Path(__file__).parents[1]
-    named = {name for files in suite.PROMISES.values() for name in files}
+    modules = {path.relative_to(root).with_suffix("") for path in root.rglob("test_*.py") if "data" not in path.parts}
 
-    assert {path.stem for path in root.rglob("test_*.py") if not {"rules", "data"} & set(path.relative_to(root).parts)} | {
-        "rules/"
-    } == named
-    assert suite.promise_of("tests.rules.test_norm") == suite.promise_of("tests.test_rules_meta")
-    assert suite.promise_of("tests.test_jobs") == "many targets at once"
+    assert {module.parent.as_posix() for module in modules} == set(suite.FOLDERS)
+    named = [name for files in suite.MODULES.values() for name in files]
+    assert set(named) <= {module.as_posix() for module in modules}
+    assert [name for name in named if suite.FOLDERS[str(Path(name).parent)] == suite.promise_of(f"tests.{name}")] == []
+    assert suite.promise_of("tests.rules.test_made_today") == suite.promise_of("tests.test_rules_meta.TestTheContract")
+    assert suite.promise_of("tests.jobs.test_jobs") == "many targets at once"
+    assert suite.promise_of("tests.made_today.test_x") == suite.FOLDERS["."]
 
 
 def test_a_test_that_is_skipped_shows_nothing(tmp_path):
     from benchmarks import suite
 
     (tmp_path / "report.xml").write_text(
-        '<testsuites><testsuite><testcase classname="tests.test_jobs" name="a"/>'
-        '<testcase classname="tests.test_jobs" name="b"><skipped/></testcase>'
-        '<testcase classname="tests.test_jobs" name="d"><skipped message="of transformers 4"/></testcase>'
-        '<testcase classname="tests.test_page" name="c"><failure/></testcase></testsuite></testsuites>'
+        '<testsuites><testsuite><testcase classname="tests.jobs.test_jobs" name="a"/>'
+        '<testcase classname="tests.jobs.test_jobs" name="b"><skipped/></testcase>'
+        '<testcase classname="tests.jobs.test_jobs" name="d"><skipped message="of transformers 4"/></testcase>'
+        '<testcase classname="tests.output.test_page_in_browser" name="c"><failure/></testcase></testsuite></testsuites>'
     )
     told = {goal.what: (goal.value, goal.of) for goal in suite.goals(tmp_path / "report.xml")}
 

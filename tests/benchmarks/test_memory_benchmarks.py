@@ -8,6 +8,7 @@ from benchmarks.cost import limits, peers, published, ranks
 from benchmarks.goals import Kept
 
 
+@pytest.mark.slow
 def test_real_ranks_hold_what_is_told(monkeypatch):
     small = {**ranks.FAMILIES["llama"][2], "num_hidden_layers": 5}
     monkeypatch.setitem(ranks.FAMILIES, "llama", ("LlamaForCausalLM", "LlamaConfig", small))
@@ -23,6 +24,7 @@ def test_real_ranks_hold_what_is_told(monkeypatch):
         assert record["real"] == pytest.approx([record["told"]] * 2, rel=ranks.GOAL), record
 
 
+@pytest.mark.slow
 def test_what_fit_says_runs_under_its_limit_and_the_next_batch_does_not():
     found = {what: (exact, slack) for what, exact, slack in limits.answers("llama", checkpointed=True)}
 

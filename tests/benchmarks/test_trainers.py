@@ -22,6 +22,17 @@ def test_a_trainer_is_judged_as_it_trains(state, kept, tmp_path):
     assert list(differences(line)) == []
 
 
+def test_what_fails_only_while_a_trainer_generates_is_named(tmp_path):
+    """The loss of TRL reads the weight of the head; the forward of the head runs in the generation."""
+    line = state_of("GRPOTrainer", "float32 norms, not bf16", tmp_path)
+
+    assert line["error"] == "RuntimeError: expected m1 and m2 to have the same dtype, but got: float != c10::BFloat16"
+    assert list(differences(line)) == []
+    assert [violation[::2] for violation in line["said"]["violations"] if violation[1] == "error"] == [
+        ("KB102", "mm refuses float32 and bfloat16")
+    ]
+
+
 @pytest.mark.parametrize(
     ("changed", "wanted"),
     [

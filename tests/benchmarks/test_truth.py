@@ -9,15 +9,20 @@ import pytest
 import tiny
 
 SAMPLE = [
-    ("causal-lm", "gpt_oss"),
     ("causal-lm", "mamba2"),
-    ("causal-lm", "deepseek_v32"),
-    ("causal-lm", "longcat_flash"),
     ("seq2seq", "t5"),
-    ("image-text-to-text", "qwen2_vl"),
     ("sequence-classification", "bert"),
-    ("ctc", "wav2vec2"),
-    ("pre-training", "visual_bert"),
+    *(
+        pytest.param(task, model_type, marks=pytest.mark.slow)
+        for task, model_type in (
+            ("causal-lm", "gpt_oss"),
+            ("causal-lm", "deepseek_v32"),
+            ("causal-lm", "longcat_flash"),
+            ("image-text-to-text", "qwen2_vl"),
+            ("ctc", "wav2vec2"),
+            ("pre-training", "visual_bert"),
+        )
+    ),
 ]
 
 
@@ -47,7 +52,9 @@ MIXING = {
 
 
 @pytest.mark.skipif(not tiny.TRANSFORMERS_5, reason="the evaluation is of the architectures of transformers 5")
-@pytest.mark.parametrize(("task", "model_type"), MIXING)
+@pytest.mark.parametrize(
+    ("task", "model_type"), [pytest.param(*key, marks=pytest.mark.slow if place else ()) for place, key in enumerate(MIXING)]
+)
 def test_what_trains_after_pefts_prepare_trains_after_the_fix_too(task, model_type, tmp_path):
     import kbitlint
     from benchmarks.truth import real_steps
@@ -93,18 +100,39 @@ def test_every_adapter_type_is_judged_as_its_real_steps(name, kind, order):
     assert adapters.differences(line) == []
 
 
+@pytest.mark.parametrize(
+    ("message", "said", "wanted"),
+    [
+        ("index 17 is out of bounds", {"verdict": "other", "message": "IndexError: index 3 is out of bounds"}, True),
+        ("index 17 is out of bounds", {"verdict": "other", "message": "RuntimeError: cannot broadcast 4 at -3"}, False),
+        ("index 17 is out of bounds", {"verdict": "untraceable", "message": ""}, False),
+        ("index 17 is out of bounds", {"verdict": "packed", "message": "", "readers": ["layer.0"]}, True),
+        ("index 17 is out of bounds", {"verdict": "packed", "message": "", "readers": ["layer.1"]}, False),
+        ("element 0 of tensors does not require grad", {"verdict": "packed", "message": "", "readers": ["layer.0"]}, False),
+    ],
+)
+def test_two_different_failures_are_not_equal(message, said, wanted):
+    from benchmarks.truth import verdicts
+
+    real = {"outcome": "error", "error": {"message": message, "module": "layer.0"}}
+
+    assert verdicts.agrees(real, said) is wanted
+    assert verdicts.is_skipped(real, said) is (said["verdict"] == "untraceable")
+
+
 @pytest.mark.skipif(not tiny.TRANSFORMERS_5, reason="the scripts are of transformers 5")
-def test_generated_scripts_that_train_have_no_error_and_the_broken_ones_have_one():
+@pytest.mark.parametrize("seeds", [range(12), pytest.param(range(12, 50), marks=pytest.mark.slow)], ids=["few", "more"])
+def test_generated_scripts_that_train_have_no_error_and_the_broken_ones_have_one(seeds):
     """The fixed share of the generated programs; ``benchmarks.truth.generated`` goes on with other seeds."""
     from benchmarks.truth import generated, program_runs
     from benchmarks.truth.programs import drawn
 
-    lines = [{"seed": seed} | program_runs.forked(drawn(seed)) for seed in range(50)]
+    lines = [{"seed": seed} | program_runs.forked(drawn(seed)) for seed in seeds]
     found = {line["seed"]: generated.difference(line) for line in lines}
 
-    assert len({line["real"] for line in lines}) >= 4
+    assert len({line["real"] for line in lines}) >= 3
     assert {seed: what for seed, what in found.items() if what and not what.startswith("silent on the script")} == {}
-    assert sum(1 for what in found.values() if what) <= 8
+    assert sum(1 for what in found.values() if what) <= len(seeds) // 6
 
 
 @pytest.mark.skipif(not tiny.TRANSFORMERS_5, reason="the scripts are of transformers 5")

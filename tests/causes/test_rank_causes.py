@@ -137,7 +137,6 @@ def test_fsdp1_mixed_float_dtypes():
     assert said(rank_cases.FSDP["one dtype"](), "KB703", strategy=Strategy.FSDP1) == []
 
 
-@pytest.mark.slow
 def test_fsdp2_uint8_params4bit_replicated():
     """accelerate's own preparation for FSDP2 leaves each rank the whole of the one, and half of the other."""
     for found in gloo.run("shard_sizes"):
@@ -193,7 +192,6 @@ def test_layers_that_checkpoint_under_fsdp_s_own_checkpoints_are_a_warning_in_a_
     assert said(model, "KB724", **{**fsdp, "strategy": Strategy.DDP}) == []
 
 
-@pytest.mark.slow
 def test_optimizer_8bit_incompatible_with_sharding():
     """Every optimizer of bitsandbytes fails on FSDP2's DTensors, the 32-bit ones too; FSDP1 hands out plain tensors."""
     for found in gloo.run("sharded_optimizers"):

@@ -229,7 +229,7 @@ json_values = st.recursive(
 known_keys = st.sampled_from(["model_type", "peft_type", "quantization_config", "dtype", "torch_dtype", "load_in_4bit", "x"])
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 @given(content=st.dictionaries(known_keys, json_values, max_size=6) | json_values | st.binary())
 def test_the_files_surface_takes_any_json_and_any_bytes(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("any") / "config.json"
@@ -243,7 +243,7 @@ def test_the_files_surface_takes_any_json_and_any_bytes(tmp_path_factory, conten
     assert outcome == () or outcome.startswith(str(path))
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 @given(text=st.text(max_size=40))
 def test_any_target_string_is_parsed_or_refused_in_one_line(text):
     from kbitlint.target import Target, parse

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
-from benchmarks.robustness import reach
+from benchmarks.robustness import reach, trials
 from benchmarks.robustness.trials import Run, Tally
+from kbitlint.cli import interrupts
 
 LINES = {
     "MemoryError": "kbitlint: out of memory",
@@ -56,9 +59,10 @@ def test_verbose_shows_where_an_error_of_its_own_was_raised(run, tmp_path, monke
     )
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("preloaded")
 @pytest.mark.parametrize("part", ["_outputs", "_names", "_dead"])
-def test_each_fault_of_the_benchmark_ends_with_its_code(tmp_path, part):
+def test_each_fault_of_the_benchmark_ends_with_its_code(tmp_path, monkeypatch, part):
+    monkeypatch.setattr(reach, "COMMANDS", ("check t.py", "rules"))  # the benchmark has others too
     for name, text in (("t.py", reach.SCRIPT.read_text()), ("clean.py", "x = 1\n")):
         (tmp_path / name).write_text(text)
     tally = Tally("exits", "")
@@ -66,7 +70,7 @@ def test_each_fault_of_the_benchmark_ends_with_its_code(tmp_path, part):
     getattr(reach, part)(tally, tmp_path)
 
     assert tally.lost == []
-    assert tally.tried >= {"_outputs": 40, "_names": 26, "_dead": 2}[part]
+    assert tally.tried >= {"_outputs": 13, "_names": 26, "_dead": 2}[part]
 
 
 @pytest.fixture
@@ -77,8 +81,8 @@ def heeded():
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("heeded")
+@pytest.mark.slow
 def test_ctrl_c_at_any_moment_is_130_and_one_line(tmp_path):
     (tmp_path / "clean.py").write_text("x = 1\n")
     (tmp_path / "f.py").write_text("import time\ndef build():\n    time.sleep(600)\n")
@@ -91,21 +95,82 @@ def test_ctrl_c_at_any_moment_is_130_and_one_line(tmp_path):
     assert tally.lost == []
 
 
-@pytest.mark.slow
+class Lines:
+    """Sends Ctrl-C to this process before the n-th line of the command line, of click and of callbacks that it runs."""
+
+    FILES = ("kbitlint/cli/", "/click/core.py", "runtime/import_paths.py")
+
+    def __init__(self, number, counted):
+        self.left, self.counted = number, counted
+
+    def __call__(self):
+        signal.signal(signal.SIGINT, interrupts._leave_at_once)  # as the imports of the command line leave it
+        sys.settrace(self.trace)
+
+    def trace(self, frame, event, _):
+        code = frame.f_code
+        if event == "call" and code.co_name not in ("cb", "__del__") and not any(one in code.co_filename for one in self.FILES):
+            return None
+        if event == "line":
+            self.left -= 1
+            self.counted.write_text(str(-self.left)) if self.left < 0 else None
+            if self.left == 0:
+                sys.settrace(None)
+                os.kill(os.getpid(), signal.SIGINT)
+        return self.trace
+
+
 @pytest.mark.usefixtures("heeded")
-@pytest.mark.parametrize("then", ["return check(*arguments, **options)", "raise ImportError('cannot load a module twice')"])
-def test_ctrl_c_that_a_library_swallows_ends_the_run_all_the_same(tmp_path, then):
-    """Extension modules and callbacks make other exceptions of it, or none; an import that it broke off fails later."""
+@pytest.mark.parametrize("command", [("rules",), ("check", "clean.py")], ids=lambda words: words[0])
+def test_ctrl_c_at_a_line_is_130_and_one_line(tmp_path, monkeypatch, command):
+    (tmp_path / "clean.py").write_text("x = 1\n")
+    counted = tmp_path / "lines"
+    monkeypatch.setattr(sys, "argv", ["kbitlint"])
+    whole = trials.run(command, tmp_path, before=Lines(0, counted))
+    last = int(counted.read_text())
+
+    ended = [trials.run(command, tmp_path, before=Lines(1 + last * part // 12, counted)) for part in range(12)]
+
+    assert (whole.code, whole.err) == (0, "")
+    assert {(run.code, run.err) for run in ended} == {(130, "kbitlint: interrupted\n")}
+
+
+SWALLOWED = {
+    "a handler": "try: stop()\nexcept BaseException: pass",
+    "the end of an object": "class Ends:\n    def __del__(self): stop()\nEnds()",
+    "a callback of a weak reference": "import weakref\nclass Held: pass\nheld = Held()\nweakref.finalize(held, stop)\ndel held",
+    "a callback of an import": (
+        "def trace(frame, event, _):\n"
+        "    if frame.f_code.co_name == 'cb' and 'importlib' in frame.f_code.co_filename:\n"
+        "        sys.settrace(None); stop()\n"
+        "sys.settrace(trace)\nimport wave, colorsys, sndhdr"
+    ),
+    "a callback of C": "import ctypes\nctypes.CFUNCTYPE(None)(stop)()",
+}
+
+
+@pytest.mark.usefixtures("heeded")
+@pytest.mark.parametrize(
+    ("by", "then"),
+    [
+        *((by, "time.sleep(600)") for by in SWALLOWED),
+        ("a handler", "return check(*arguments, **options)"),
+        ("a handler", "raise ImportError('loaded twice')"),
+    ],
+)
+def test_ctrl_c_that_is_swallowed_ends_the_run_all_the_same(tmp_path, by, then):
+    """Whatever the run does then: it waits, goes on, or fails later because of the import that was broken off."""
     code = (
-        "import os, signal, sys\nfrom kbitlint import api, cli\ncheck = api.check\n"
-        "def swallows(*arguments, **options):\n"
-        "    try:\n        os.kill(os.getpid(), signal.SIGINT)\n        [0 for _ in range(10**6)]\n"
-        f"    except BaseException:\n        pass\n    {then}\n"
+        "import os, signal, sys, time\nfrom kbitlint import api, cli\ncheck = api.check\n"
+        "def stop(*_):\n    os.kill(os.getpid(), signal.SIGINT)\n    [0 for _ in range(10**6)]\n"
+        f"def swallows(*arguments, **options):\n{textwrap.indent(SWALLOWED[by], '    ')}\n    {then}\n"
         "api.check = swallows\ncli.main(['check', 't.py'])\n"
     )
     (tmp_path / "t.py").write_text("x = 1\n")
 
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
 
     assert (done.returncode, done.stderr) == (130, "kbitlint: interrupted\n")
 

@@ -50,7 +50,6 @@ def alone(folder, *arguments, **further):
     )
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("preloaded")
 def test_what_a_factory_prints_is_not_in_the_report(tmp_path):
     (tmp_path / "f.py").write_text(FACTORY)
@@ -99,7 +98,6 @@ def test_the_lines_about_a_baseline_are_escaped(run, tmp_path):
     assert result.stderr == f"kbitlint: baseline t.py: KB401 at {SHOWN}: allows 2, there are 0\n" + PRUNE
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("--version",), ("rules",), ("check", "t.py"), ("check", "t.py", "--format", "json")])
 def test_an_output_that_takes_no_more_is_one_line(tmp_path, arguments):
     (tmp_path / "t.py").write_text(SCRIPT)
@@ -109,7 +107,6 @@ def test_an_output_that_takes_no_more_is_one_line(tmp_path, arguments):
     assert (done.returncode, done.stderr) == (2, b"kbitlint: the output: No space left on device\n")
 
 
-@pytest.mark.slow
 def test_a_terminal_without_the_letters_gets_their_escapes(tmp_path):
     (tmp_path / "\u6a21.py").write_text(SCRIPT)
     environment = {**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}

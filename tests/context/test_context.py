@@ -219,7 +219,7 @@ def test_the_file_that_accelerate_writes_itself(tmp_path):
         use_cpu=False,
         debug=False,
         num_processes=4,
-        fsdp_config={"fsdp_version": 2},
+        fsdp_config={"fsdp_version": 2, "fsdp_offload_params": True},
     )
     config.to_yaml_file(tmp_path / "a.yaml")
     config.to_json_file(tmp_path / "a.json")
@@ -227,6 +227,7 @@ def test_the_file_that_accelerate_writes_itself(tmp_path):
     for name in ("a.yaml", "a.json"):
         assert known(TrainingContext.from_launcher_file(tmp_path / name)) == {
             "strategy": Strategy.FSDP2,
+            "offload": True,
             "autocast_dtype": "bfloat16",
             "grad_scaler": False,
             "world_size": 4,
@@ -234,7 +235,11 @@ def test_the_file_that_accelerate_writes_itself(tmp_path):
 
 
 def test_a_deepspeed_file_and_accelerates_pointer_to_it(tmp_path):
-    zero = {"zero_optimization": {"stage": 3}, "bf16": {"enabled": "auto"}, "train_micro_batch_size_per_gpu": "auto"}
+    zero = {
+        "zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}},
+        "bf16": {"enabled": "auto"},
+        "train_micro_batch_size_per_gpu": "auto",
+    }
     (tmp_path / "zero3.json").write_text(json.dumps(zero))
     (tmp_path / "a.yaml").write_text(
         "distributed_type: DEEPSPEED\nnum_processes: 4\ndeepspeed_config:\n  deepspeed_config_file: zero3.json\n"
@@ -242,8 +247,9 @@ def test_a_deepspeed_file_and_accelerates_pointer_to_it(tmp_path):
     plain = {"zero_optimization": {"stage": 1}, "train_micro_batch_size_per_gpu": 4, "optimizer": {"type": "AdamW"}}
     (tmp_path / "plain.json").write_text(json.dumps(plain))
 
-    assert known(TrainingContext.from_deepspeed_config(tmp_path / "zero3.json")) == {"strategy": Strategy.ZERO3}
-    assert known(TrainingContext.from_launcher_file(tmp_path / "a.yaml")) == {"strategy": Strategy.ZERO3, "world_size": 4}
+    zero3 = {"strategy": Strategy.ZERO3, "offload": True}
+    assert known(TrainingContext.from_deepspeed_config(tmp_path / "zero3.json")) == zero3
+    assert known(TrainingContext.from_launcher_file(tmp_path / "a.yaml")) == zero3 | {"world_size": 4}
     assert known(TrainingContext.from_launcher_file(tmp_path / "plain.json")) == {
         "strategy": Strategy.ZERO2,
         "autocast_dtype": "float32",
@@ -256,6 +262,11 @@ def test_a_deepspeed_file_and_accelerates_pointer_to_it(tmp_path):
     ("name", "content", "problem"),
     [
         ("a.yaml", "a: [", "the file is not valid YAML: while parsing a flow node expected"),
+        (
+            "a.json",
+            '{"zero_optimization": {"offload_param": "cpu"}}',
+            "zero_optimization.offload_param: must be a table, not 'cpu'",
+        ),
         ("a.yaml", "- 1", "must hold a table of keys, not a list"),
         ("a.yaml", "a: 1", "is neither an accelerate configuration (it has no distributed_type)"),
         ("a.json", "{", "the file is not valid JSON: Expecting property name"),

@@ -32,7 +32,7 @@ def test_under_autocast(family, autocast):
     assert norm_dtypes(model) == {torch.float32}
 
 
-@pytest.mark.parametrize("family", FAMILY_SAMPLE[:3])
+@pytest.mark.parametrize("family", ["llama", *(pytest.param(family, marks=pytest.mark.slow) for family in FAMILY_SAMPLE[1:3])])
 def test_compiled(family):
     model = fixed(family)
     expected, plain = loss_and_gradients(model)
@@ -93,8 +93,8 @@ def test_saved_and_loaded(tmp_path):
     assert norm_dtypes(other) == {torch.float32}
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("preloaded")
+@pytest.mark.slow
 def test_sharded_over_two_processes():
     for found in gloo.run("fixed_and_sharded"):
         assert found == {"loss": True, "gradients": True, "names": True, "norms": ["torch.float32"]}

@@ -16,7 +16,7 @@ from kbitlint.registry import all_rules
 from kbitlint.report import Report
 from kbitlint.violation import Consequence, Location, Severity, Surface, Violation
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("preloaded")]
+pytestmark = pytest.mark.usefixtures("preloaded")
 
 
 def held(matrix, *, warns=()):
@@ -30,7 +30,7 @@ def held(matrix, *, warns=()):
     return wrong
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_ddp_fails_exactly_where_the_rule_says_so(world):
     first, *others = gloo.run("ddp_matrix", world)
 
@@ -43,6 +43,7 @@ def test_ddp_fails_exactly_where_the_rule_says_so(world):
     assert all(other == first for other in others)
 
 
+@pytest.mark.slow
 def test_ddp_loses_biases_that_the_first_step_recasts():
     for found in gloo.run("recast_biases"):
         assert found == {
@@ -51,18 +52,21 @@ def test_ddp_loses_biases_that_the_first_step_recasts():
         }
 
 
+@pytest.mark.slow
 def test_the_real_trainer_passes_find_unused_to_a_peft_model_and_fails_as_said():
     for find_unused, verdict, outcome in gloo.run("trainer_default"):
         assert (find_unused, verdict) == (True, ["error", "error"])
         assert outcome.startswith("Expected to mark a variable ready only once")
 
 
+@pytest.mark.slow
 def test_accelerate_refuses_exactly_the_device_maps_that_the_rule_reports():
     for matrix in gloo.run("spread_map"):
         assert held(matrix) == {}
         assert [outcome is None for outcome, _ in matrix.values()] == [False, False, True]
 
 
+@pytest.mark.slow
 def test_fsdp1_refuses_exactly_the_dtypes_that_the_rules_report():
     first, second = gloo.run("fsdp1_matrix")
 
@@ -72,9 +76,8 @@ def test_fsdp1_refuses_exactly_the_dtypes_that_the_rules_report():
     assert second == first
 
 
-@pytest.mark.parametrize("world", [4])
-def test_fsdp2_refuses_exactly_the_trainable_dtypes_that_the_rules_report(world):
-    first, *others = gloo.run("fsdp2_matrix", world)
+def test_fsdp2_refuses_exactly_the_trainable_dtypes_that_the_rules_report():
+    first, *others = gloo.run("fsdp2_matrix")
 
     assert held(first) == {}
     assert [case for case, (outcome, _) in first.items() if outcome] == [
@@ -91,6 +94,7 @@ def test_fsdp2_refuses_exactly_the_trainable_dtypes_that_the_rules_report(world)
         assert {case: (outcome is not None, verdict) for case, (outcome, verdict) in other.items()} == refused
 
 
+@pytest.mark.slow
 def test_wrapped_models_are_seen_through():
     for found in gloo.run("seen_through"):
         strategies = {name: facts[3] and facts[3].value for name, facts in found.items()}
@@ -99,7 +103,7 @@ def test_wrapped_models_are_seen_through():
         assert {name: facts[:3] for name, facts in found.items()} == dict.fromkeys(found, found["bare"][:3])
 
 
-@pytest.mark.parametrize("world", [4])
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_ranks_that_differ_are_found_and_ddp_trains_wrong_or_refuses_exactly_then(world):
     first, *others = gloo.run("divergence", world)
 
@@ -212,6 +216,7 @@ def test_a_rank_that_is_killed_in_its_audit_is_named_and_the_others_leave_with_2
     assert waited < 60
 
 
+@pytest.mark.slow
 def test_when_the_rank_that_hosts_the_store_is_killed_the_others_leave_with_2(launched):
     done, waited = launched("dies", 4, "--rank-timeout", "5", VICTIM="0")
 
@@ -219,6 +224,7 @@ def test_when_the_rank_that_hosts_the_store_is_killed_the_others_leave_with_2(la
     assert waited < 90
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs_is_named_and_the_others_leave_within_the_timeout(launched):
     done, waited = launched("hangs", 2, "--rank-timeout", "5", kill=1)
 

@@ -7,12 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 SCRIPTS = Path("tests/data/scripts").resolve()
 
 
-@pytest.mark.slow
 def test_no_rank_is_ended_by_the_exit_of_another(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "kbitlint", "check"]
     target = SCRIPTS / "adapters_thrown_away.py"

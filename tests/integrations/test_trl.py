@@ -126,7 +126,13 @@ def test_every_trainer_of_the_installed_trl_is_held_here():
     assert set(trl_trainers.classes()) == set(trl_trainers.RECIPES) | set(trl_trainers.ELSEWHERE)
 
 
-@pytest.mark.parametrize("name", trl_trainers.RECIPES)
+#: the trainers whose models differ most: one model, a head, a reference, a teacher, generations
+DIFFERENT = ("SFTTrainer", "DPOTrainer", "RewardTrainer", "GKDTrainer", "GRPOTrainer")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in DIFFERENT else pytest.mark.slow) for name in trl_trainers.RECIPES]
+)
 def test_the_verdict_on_a_trainer_is_what_its_real_steps_do(name, tmp_path):
     callback = KbitlintCallback()
     trainer = trl_trainers.build(name, tmp_path, callbacks=[callback])
@@ -179,12 +185,16 @@ def test_a_planted_detach_is_named_under_trl_as_under_trainer(name, tmp_path):
     assert kept == {path for path in before if ".layers.0." in path}
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("preloaded")
-@pytest.mark.parametrize("first", range(0, len(trl_trainers.RECIPES), 5))
-def test_two_processes_that_wait_for_every_gradient_are_told_no_error_and_train(first):
-    names = list(trl_trainers.RECIPES)[first : first + 5]
+OTHERS = [name for name in trl_trainers.RECIPES if name not in DIFFERENT]
 
+
+@pytest.mark.usefixtures("preloaded")
+@pytest.mark.parametrize(
+    "names",
+    [DIFFERENT, *(pytest.param(OTHERS[first::3], marks=pytest.mark.slow) for first in range(3))],
+    ids=["different", "others, 1", "others, 2", "others, 3"],
+)
+def test_two_processes_that_wait_for_every_gradient_are_told_no_error_and_train(names):
     for found in gloo.run("trl_trainers_under_ddp", 2, *names):
         assert found == {name: ("ddp", False, BEGUN[name], (), 0) for name in names}
 
@@ -234,7 +244,13 @@ def beside_head(report):
     ]
 
 
-@pytest.mark.parametrize("method", ON_PACKED | ON_WEIGHTS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(method, marks=() if method in ("LoRA", "IA3", "OFT", "prompt", "LoHa") else pytest.mark.slow)
+        for method in ON_PACKED | ON_WEIGHTS
+    ],
+)
 def test_what_trl_binds_changes_no_verdict_on_any_method_of_peft(method):
     """``add_fused_lm_head`` is what all of TRL's trainers for language models do to the model they are given."""
     make = (ON_PACKED | ON_WEIGHTS)[method]

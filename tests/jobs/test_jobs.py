@@ -21,7 +21,7 @@ from kbitlint.result import Failure
 from kbitlint.runtime import process_memory
 from kbitlint.sizes import size_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("preloaded")]
+pytestmark = pytest.mark.usefixtures("preloaded")
 
 FACTORIES = """
 import os, signal, sys, time

@@ -212,3 +212,18 @@ def test_an_adapter_that_reads_values_is_not_called_unfit(tmp_path, adapter):
 
     with pytest.raises(TargetError, match="cannot be built without weights"):
         attach_adapter(build(Source(str(tiny.checkpoint())), "nf4").model, tmp_path)
+
+
+def test_a_model_that_is_nowhere_is_measured_by_its_name_and_not_called_clean(tmp_path):
+    values = {"peft_type": "LORA", "base_model_name_or_path": "/home/else/SmolLM2-135M", "target_modules": ["q_proj"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(values))
+    found = kbitlint.memory("HuggingFaceTB/SmolLM2-135M", quantize="nf4", seq_len=16)
+    report = kbitlint.check(str(tmp_path), quantize="nf4", trace=False)
+
+    table = "so it is that of the table of families (HuggingFaceTB/SmolLM2-1.7B, size 135m)"
+    note = f"neither a folder, the cache nor the Hub has its config, {table}"
+    assert note in found.notes
+    assert found.summary.startswith("LlamaForCausalLM 134.5M")
+    assert all(state.steps for state in found.states)
+    assert [skip.reason for skip in report.skips if skip.unreached] == [note]
+    assert report.exit_code() == 2

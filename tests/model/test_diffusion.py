@@ -60,7 +60,9 @@ def step(model):
 
 
 @pytest.mark.parametrize("prepare", [unprepared, prepared_by_peft, cast_norms, fixed], ids=lambda prepare: prepare.__name__)
-@pytest.mark.parametrize("name", DENOISERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if place > 1 else ()) for place, name in enumerate(DENOISERS)]
+)
 def test_the_traced_step_of_a_denoiser_is_the_real_one(name, prepare):
     model = denoiser(name)
     prepare(model)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import pytest
 import tiny
 
 import kbitlint
-from kbitlint.fit_result import Setup
+from kbitlint.fit_result import RankMemory, Setup
 from kbitlint.fixes.changes import options_of
+from kbitlint.fixes.fit import _most
 from kbitlint.fixes.lora import parse_lora
 from kbitlint.fixes.meter import Meter
 from kbitlint.memory_result import OFF
@@ -83,7 +85,19 @@ def test_the_command_line_leaves_with_0_1_and_2(run):
 
 @pytest.mark.parametrize(
     ("name", "total"),
-    [("RTX 4090", 25_383_000_000), ("H200", 150_109_880_320), ("24GB", 25_383_000_000), ("300MB", 300_000_000)],
+    [
+        ("RTX 4090", 25_383_000_000),
+        ("RTX 4090 24GB", 25_383_000_000),
+        ("3090ti", 25_383_000_000),
+        ("NVIDIA A100-SXM4-80GB", 84_611_000_000),
+        ("A100 40GB", 42_305_000_000),
+        ("Tesla V100-SXM2-16GB", 16_922_000_000),
+        ("4060 Ti 8GB", 8_461_000_000),
+        ("H200", 150_109_880_320),
+        ("24GB", 25_383_000_000),
+        ("300MB", 300_000_000),
+        ("0.5 TB", 500_000_000_000),
+    ],
 )
 def test_cards_are_known_by_name_and_by_size(name, total):
     assert cards.find(name).total == pytest.approx(total, rel=0.001)
@@ -95,10 +109,21 @@ def test_several_cards_are_another_option(name):
         cards.find(name)
 
 
-@pytest.mark.parametrize("name", ["", "abc", "0GB", "-1GB", "4 cards"])
-def test_other_words_are_no_card(name):
-    with pytest.raises(kbitlint.KbitlintError, match="neither a size such as 24GB nor a known card"):
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        *((name, "neither a size such as 24GB nor a known card") for name in ("", "abc", "0GB", "-1GB", "4 cards", "9" * 400)),
+        ("5090 Ti", "neither a size such as 24GB nor a known card; did you mean '5070Ti'?"),
+        ("24", "neither a size such as 24GB nor a known card; did you mean '24GB'?"),
+        ("A100 24GB", "A100 has 80 or 40 GB"),
+        ("11TB", "no card has more than 10 TB"),
+        ("9" * 400 + "GB", "no card has more than 10 TB"),
+    ],
+)
+def test_other_words_are_no_card(name, line):
+    with pytest.raises(kbitlint.KbitlintError, match=re.escape(f": {line}")) as error:
         cards.find(name)
+    assert len(str(error.value)) < 600
 
 
 def test_every_group_of_changes_goes_from_the_cheapest_to_the_strongest():
@@ -157,7 +182,28 @@ def test_layers_are_spread_over_cards_where_no_strategy_shards_the_weights():
         offers[method] = {option.name for group in options_of(setup, meter) for option in group if "cards" in option.name}
 
     assert offers["int8"] == {"layers over 2 cards"}
-    assert offers["nf4"] == {"FSDP2 over 2 cards", "FSDP2 over 2 cards, weights in host memory"}
+    assert offers["nf4"] == {"FSDP2 over 2 cards", "FSDP2 over 2 cards, with offload"}
+
+
+def test_no_length_is_searched_where_none_matters():
+    """The step of a model of images is the same for every number of tokens."""
+    asked = Setup(StepPlan(), 1000, 2048, OFF, 16)
+    rank = RankMemory(1, 1, 0, "")
+
+    class Images:
+        """The meter of such a model."""
+
+        card, searched = cards.find("24GB"), []  # read by this test alone
+
+        def most(self, *_):
+            return 2**20
+
+        def rank(self, setup):
+            self.searched.append(setup.seq_len)
+            return rank
+
+    assert _most(asked, Images(), "seq_len") == 2048
+    assert Images.searched == [2048, 4096]
 
 
 def test_no_step_runs_twice_and_no_model_is_walked_for_each_step(monkeypatch):

@@ -126,9 +126,11 @@ def everything():
         yield
 
 
+#: modes that "everything" does not set, and the entries of which one is another
+ALONE = ("no_grad", "set_grad_enabled", "default dtype bfloat16", "default device meta")
 CASES = (
-    [("checked", mode) for mode in MODES]
-    + [("ready", "no_grad"), ("fixed", "no_grad")]
+    [pytest.param("checked", mode, marks=() if mode in ALONE else pytest.mark.slow) for mode in MODES]
+    + [pytest.param(entry, "no_grad", marks=pytest.mark.slow) for entry in ("ready", "fixed")]
     + [(entry, "everything") for entry in ENTRIES]
 )
 
@@ -142,7 +144,7 @@ def expected():
     return found
 
 
-@pytest.mark.parametrize(("entry", "mode"), dict.fromkeys(CASES))
+@pytest.mark.parametrize(("entry", "mode"), CASES)
 def test_every_entry_point_gives_the_same_in_every_mode_and_restores_it(entry, mode, expected):
     model = faulty()
     with {**MODES, "everything": everything}[mode]():

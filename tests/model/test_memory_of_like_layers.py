@@ -38,13 +38,18 @@ def deep(family, count=LAYERS):
 
 FAMILIES = [
     "llama",
-    "gpt2 (Conv1D)",
-    "gpt_neox (fused QKV, LayerNorm)",
     "gemma3 (1 + weight)",
-    "opt",
     "t5 (encoder-decoder)",
-    "bart (encoder-decoder)",
-    "qwen3_moe (MoE, q and k norms)",
+    *(
+        pytest.param(family, marks=pytest.mark.slow)
+        for family in (
+            "gpt2 (Conv1D)",
+            "gpt_neox (fused QKV, LayerNorm)",
+            "opt",
+            "bart (encoder-decoder)",
+            "qwen3_moe (MoE, q and k norms)",
+        )
+    ),
 ]
 
 

@@ -71,6 +71,7 @@ def test_whatever_a_trainer_raises_is_one_plain_line(entry):
     assert "ZeroDivisionError: no model, raised in model of test_odd_models.py" in str(odd.value)
 
 
+@pytest.mark.slow
 def test_many_modules_cost_a_step_linear_time():
     seconds = {}
     for count in (1_000, 8_000):

@@ -94,7 +94,6 @@ def test_a_parameter_that_two_units_share_is_refused_as_torch_refuses_it(family,
         assert Rank(Launch("ddp", 2), units).buckets(40) == 40
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("preloaded")
 def test_torch_refuses_what_two_units_share():
     import gloo
@@ -148,6 +147,17 @@ def test_a_rank_holds_what_its_strategy_leaves(launch):
 def test_fsdp2_gathers_the_unit_that_runs_and_the_next(moment, alive, gathered):
     assert Rank(Launch("fsdp2", 2), UNITS).beside(moment, alive) == gathered
     assert Rank(Launch("ddp", 2), UNITS).beside(moment, alive) == 0
+
+
+@pytest.mark.parametrize(
+    ("strategy", "whole"), [("fsdp1", True), ("fsdp2", True), ("zero2", False), ("zero3", False), ("ddp", True)]
+)
+def test_gradients_of_accumulated_batches_are_whole_where_no_sync_reduces_nothing(strategy, whole):
+    """Of 2 real ranks with LoRA r=64, FSDP2 held 18 % more with accumulation than its share says."""
+    rank = Rank(Launch(strategy, 4), UNITS)
+
+    assert rank.earlier(400) == (400 if whole else 100)
+    assert rank.gradients(400) == (400 if strategy == "ddp" else 100)
 
 
 def test_the_table_of_a_rank_is_that_of_its_launch():

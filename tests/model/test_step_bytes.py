@@ -27,6 +27,13 @@ AUTOCAST = TrainingContext(autocast_dtype="bfloat16")
 SHAPES = {
     "narrow": {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 6, "vocab_size": 8000},
     "large vocabulary": {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 4, "vocab_size": 64000},
+    "tied": {
+        "hidden_size": 512,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 4,
+        "vocab_size": 64000,
+        "tie_word_embeddings": True,
+    },
 }
 
 

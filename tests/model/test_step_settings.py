@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
+import math
+import re
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
+import transformers
 from allocations import peak_of
 
 import kbitlint
+from kbitlint.context.launch import Launch
+from kbitlint.context.strategy import Strategy
 from kbitlint.fixes.lora import Lora, parse_lora
+from kbitlint.fixes.measured_target import launch_of
 from kbitlint.memory_result import OFF, ON
 from kbitlint.model.batch import loss_of, training_batch
 from kbitlint.model.inspect.walk import collect
+from kbitlint.model.memory import losses, step_memory
 from kbitlint.model.memory.live_bytes import LiveBytes
 from kbitlint.model.trace.cost import run_twin
 from kbitlint.model.trace.twin import twin_of
+from kbitlint.step_plan import StepPlan
 from kbitlint.upstream import optimizers
 
 CONTEXT = kbitlint.TrainingContext(autocast_dtype="float32", batch_size=4, seq_len=64)
@@ -101,12 +111,45 @@ def test_outputs_that_a_loop_keeps_hold_the_logits():
 
 
 def test_a_loss_in_tiles_holds_no_logits():
-    full, tiled = (first_state(loss=loss) for loss in ("full", "fused"))
+    config = transformers.LlamaConfig(
+        hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, vocab_size=2**18
+    )
+    with torch.device("meta"):
+        model = transformers.LlamaForCausalLM(config)
+    full, tiled = (kbitlint.memory(model, context=CONTEXT, loss=loss).states[0] for loss in ("full", "fused"))
     tokens = 4 * 64
 
-    assert tiled.steps[OFF].logits < full.steps[OFF].logits - tokens * tiny.VOCAB * 2
+    assert tiled.steps[OFF].logits < full.steps[OFF].logits - tokens * 2**18 * 2
     assert tiled.steps[OFF].activations == full.steps[OFF].activations
     assert tiled.steps[OFF].peak < full.steps[OFF].peak
+
+
+def test_a_tile_is_as_wide_as_trls_for_a_small_vocabulary_too():
+    kernel = pytest.importorskip("trl.kernels.chunked_logprob", reason="TRL before 1.16 has no loss in tiles")
+    from trl.trainer import utils
+
+    hidden, targets = torch.randn(300, 64, requires_grad=True), torch.zeros(300, dtype=torch.long)
+    weight = torch.randn(256, 64)
+
+    def step():
+        kernel.ChunkedLogProbFunction.apply(hidden, weight, None, targets, 1.0, losses.COLUMNS)[0].sum().backward()
+
+    step()
+    assert (losses.ROWS, losses.COLUMNS) == (kernel.TOKEN_CHUNK_SIZE, utils._CHUNKED_LOGPROB_CHUNK_SIZE)
+    assert peak_of(None, step) == pytest.approx(sum(one.nbytes for one in losses._tile(hidden, weight, torch.float32)), rel=0.1)
+
+
+def test_a_step_is_the_same_before_and_after_a_checkpointed_one():
+    """transformers hooks the embeddings of a model with adapters where it enables checkpointing."""
+    meter = step_memory.StepMeter(twin_of(tiny.with_lora(tiny.load())))
+    longer = dataclasses.replace(CONTEXT, seq_len=128)
+    before = meter.measure("", longer, StepPlan(), modes=(OFF,))
+    checkpointed = meter.measure("", CONTEXT, StepPlan(), modes=(ON,))
+    after = meter.measure("", CONTEXT, StepPlan(), modes=(OFF,))
+    alone = step_memory.measure("", meter.twin, CONTEXT, StepPlan(), modes=(OFF,))
+
+    assert after == alone
+    assert checkpointed.steps[ON].peak < after.steps[OFF].peak < before.steps[OFF].peak
 
 
 def test_a_model_without_such_a_head_is_named():
@@ -163,6 +206,38 @@ def test_loras_are_read(text, lora):
 def test_bad_loras_are_one_line(text, line):
     with pytest.raises(kbitlint.KbitlintError, match=line):
         parse_lora(text)
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"batch": 0}, "batch must be 1 or more, not 0"),
+        ({"batch": True}, "batch must be a whole number, not True"),
+        ({"batch": "2"}, "batch must be a whole number, not '2'"),
+        ({"seq_len": math.nan}, "seq_len must be a whole number, not nan"),
+        ({"seq_len": 1}, "seq_len must be 2 or more, not 1"),
+        ({"gpus": 2.0}, "gpus must be a whole number, not 2.0"),
+        ({"lora": 7}, "lora must be a string, not 7"),
+        ({"strategy": 5}, "strategy must be a string, not 5"),
+        ({"batch": 2**20, "seq_len": 128}, "--batch 1048576: no more than 699050 sequences of 128 tokens are measured"),
+        (
+            {"context": kbitlint.TrainingContext(strategy=Strategy.ZERO3)},
+            "the training is spread over cards (zero3), and nothing says over how many: pass --gpus N",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", [kbitlint.memory, functools.partial(kbitlint.fit, gpu="24GB")], ids=["memory", "fit"])
+def test_arguments_that_nothing_can_be_measured_with_are_one_line(command, given, line):
+    with pytest.raises(kbitlint.KbitlintError, match=f"^{re.escape(line)}$"):
+        command(tiny.load(), **given)
+
+
+def test_a_launch_file_says_whether_weights_lie_on_the_host():
+    shared = kbitlint.TrainingContext(strategy=Strategy.FSDP2, offload=True, world_size=2)
+
+    assert launch_of(None, None, shared, offload=False) == Launch("fsdp2", 2, offload=True)
+    assert launch_of("ddp", 2, shared, offload=False) == Launch("ddp", 2)
+    assert launch_of(None, 1, shared, offload=False) == Launch()
 
 
 def test_patterns_and_dora_reach_peft():

@@ -34,8 +34,8 @@ needs_plan = pytest.mark.skipif(not tiny.TRANSFORMERS_5, reason="transformers 4 
 
 
 @needs_plan
-@pytest.mark.slow
 @pytest.mark.usefixtures("preloaded")
+@pytest.mark.slow
 def test_a_rank_takes_what_is_told_and_raises_where_it_is_refused(tmp_path):
     plain().save_pretrained(tmp_path)
     ranks = gloo.run("tensor_parallel", 2, str(tmp_path))

@@ -14,8 +14,6 @@ from script_cases import SCRIPT
 
 from kbitlint.output import formats
 
-pytestmark = pytest.mark.slow
-
 CODE = """
 import contextlib, io, json, os, sys, shutil, hashlib
 from pathlib import Path
@@ -90,6 +88,7 @@ def started(folder, seed):
     )
 
 
+@pytest.mark.slow
 def test_every_output_and_every_file_is_the_same_in_every_process(tmp_path):
     found = []
     for seed in ("0", "4242"):

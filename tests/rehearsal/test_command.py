@@ -9,7 +9,7 @@ import pytest
 
 import kbitlint
 from kbitlint.errors import TargetError
-from kbitlint.rehearsal.command import Command, read_command
+from kbitlint.rehearsal.command import Command, read_command, words_of
 from kbitlint.runtime import import_state
 from kbitlint.target import parse
 
@@ -60,7 +60,7 @@ def test_a_command_is_read(words, command):
         ("make train", "make: is no script (.py or .ipynb) and no launcher (accelerate, torchrun, deepspeed, python)"),
         ("torchrun --nproc_per_node 2", "torchrun: its command names no script (.py or .ipynb)"),
         ("srun -n 2 make", "srun: is no script (.py or .ipynb) and no launcher (accelerate, torchrun, deepspeed, python)"),
-        ("gone.sh", "gone.sh: is a shell script, which is not run: rehearse the command in it that starts Python"),
+        ("gone.sh", "gone.sh: there is no such file"),
     ],
 )
 def test_a_command_without_a_script_is_refused_in_one_line(words, problem):
@@ -70,14 +70,40 @@ def test_a_command_without_a_script_is_refused_in_one_line(words, problem):
     assert str(refused.value).removeprefix("rehearse: ") == problem
 
 
-@pytest.mark.parametrize("name", ["run.sh", "job.slurm", "job.sbatch"])
-def test_a_shell_script_is_answered_with_the_command_in_it(run, folder, name):
-    (folder / name).write_text("#SBATCH --gres=gpu:2\nsource env\nsrun torchrun --nproc_per_node=2 \\\n  train.py --lr 1e-4\n")
+@pytest.mark.parametrize("name", ["run.sh", "job.slurm", "jobs/job.sbatch"])
+def test_the_command_in_a_shell_script_is_read_and_nothing_of_it_is_run(folder, name):
+    (folder / "jobs").mkdir()
+    command = "srun torchrun --nproc_per_node=2 \\\n  train.py --lr 1e-4 2>&1 | tee log\n"
+    (folder / name).write_text(f"#SBATCH --gres=gpu:2\nsource env\n{command}touch done\n")
+    expected = Command("train.py", ("--lr", "1e-4"), launcher="torchrun", ranks=2)
 
-    result = run("rehearse", name)
+    assert read_command([name]) == expected
+    assert words_of(name, ()) == (name,)
+    assert read_command([name, "--bits", "4"]).argv == ("--lr", "1e-4", "--bits", "4")
+    (folder / "train.py").rename(folder / "jobs" / "train.py")
+    if "/" in name:
+        assert read_command([name]).script == "jobs/train.py", "it lies beside the shell script"
+    assert not (folder / "done").exists()
 
-    said = "is a shell script, which is not run: rehearse `kbitlint rehearse -- torchrun --nproc_per_node=2 train.py --lr 1e-4`"
-    assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"kbitlint: {name}: {said}\n")
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("echo hi\n", "is a shell script, which is not run: rehearse the command in it that starts Python"),
+        ("python train.py\npython train.py --more\n", "is a shell script, which is not run: rehearse the command in it"),
+        (
+            "python train.py --lr $LR\n",
+            "has variables in its command: rehearse it with their values: kbitlint rehearse -- python",
+        ),
+    ],
+)
+def test_a_shell_script_without_one_plain_command_is_refused_in_one_line(folder, text, problem):
+    (folder / "run.sh").write_text(text)
+
+    with pytest.raises(TargetError) as refused:
+        read_command(["run.sh"])
+
+    assert str(refused.value).startswith(f"run.sh: {problem}")
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,6 @@ def answer(result):
     return json.loads(result.stdout)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("forked")
 def test_the_changes_that_make_it_fit_are_written_and_the_script_then_fits_and_trains(run, project):
     asked = answer(run("fit", "train.py", "--gpu", "80GB", "--format", "json"))
@@ -87,8 +86,8 @@ def test_the_changes_that_make_it_fit_are_written_and_the_script_then_fits_and_t
     assert real.returncode == 0, real.stderr[-2000:]
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("forked")
+@pytest.mark.slow
 def test_nothing_is_written_where_no_setting_of_the_script_makes_it_fit(run, project):
     call = SCRIPT[SCRIPT.index("transformers.TrainingArguments(") : SCRIPT.index("    data_collator=")]
     text = SCRIPT.replace(call, 'transformers.TrainingArguments(**json.load(open("args.json"))),\n').replace(
@@ -104,7 +103,6 @@ def test_nothing_is_written_where_no_setting_of_the_script_makes_it_fit(run, pro
     assert Path("train.py").read_text() == text
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("forked")
 def test_a_script_without_a_training_is_one_line(run, project):
     Path("train.py").write_text(SCRIPT.replace("trainer.train()", "raise SystemExit('no')"))
@@ -173,7 +171,7 @@ def test_every_setting_of_a_change_has_its_name_in_the_list():
     assert settings == set(NAMES)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_a_script_fits_and_is_measured_from_python_as_on_the_command_line(run, project):
     text = SCRIPT.replace("import torch", "import sys\nimport torch", 1).replace(
         "train_batch_size=8", "train_batch_size=int(sys.argv[1])"

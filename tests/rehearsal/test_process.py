@@ -15,8 +15,6 @@ from kbitlint.errors import KbitlintError
 from kbitlint.rehearsal import own_folder, peers
 from kbitlint.runtime import landlock
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def rehearse(tmp_path, monkeypatch):
@@ -88,8 +86,12 @@ END
 @pytest.mark.parametrize(
     ("end", "said"),
     [
-        ("print('on')", "the script ended without a training step"),
-        ("os._exit(0)", "not rehearsed to its end: its process ended with exit status 0 and no report"),
+        pytest.param("print('on')", "the script ended without a training step", marks=pytest.mark.slow),
+        pytest.param(
+            "os._exit(0)",
+            "not rehearsed to its end: its process ended with exit status 0 and no report",
+            marks=pytest.mark.slow,
+        ),
         ("os.kill(os.getpid(), signal.SIGKILL)", "not rehearsed to its end: its process was ended by SIGKILL"),
     ],
     ids=["ends", "leaves at once", "is killed"],
@@ -172,6 +174,11 @@ os.chmod(os.environ["TMPDIR"] + "/locked", 0)
 libc.unlink(os.path.join(top, "output").encode())
 assert libc.mkfifo(os.path.join(top, "output").encode(), 0o600) == 0
 libc.symlink(b"/dev/zero", os.path.join(top, "rank-1").encode())
+assert libc.chmod(b"/etc/hosts", 0o644) == -1
+datagram = libc.socket(socket.AF_INET, socket.SOCK_DGRAM, 0)
+address = bytes([2, 0, 0, 9, 127, 0, 0, 1]) + bytes(8)
+assert libc.sendto(datagram, b"x", 1, 0, address, 16) == -1
+assert libc.shm_open(b"/kbitlint-native", 0o102, 0o600) >= 0
 refusal = ""
 for _ in range(600):
     try:
@@ -187,8 +194,9 @@ assert "more than 512 processes" in refusal, refusal
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="orphans and memory without a file are Linux's")
+@pytest.mark.slow
 def test_what_a_script_hides_ends_with_it(rehearse, tmp_path):
-    """Processes without their environment, services, shared memory, folders without end, pipes in the place of files."""
+    """Processes without their environment, services, shared memory, folders without end, pipes for files, native calls."""
     report = rehearse(HIDING)
 
     assert report.violations == ()
@@ -199,7 +207,8 @@ def test_what_a_script_hides_ends_with_it(rehearse, tmp_path):
     )
     running = subprocess.run(["/bin/ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert [line for line in running.splitlines() if line.endswith("sleep 617") or str(tmp_path) in line] == []
-    assert not Path("/dev/shm/kbitlint-left").exists()  # noqa: S108  # nothing is written there
+    left = [name for name in ("left", "native") if Path(f"/dev/shm/kbitlint-{name}").exists()]  # noqa: S108  # see above
+    assert left == []
 
 
 FORGED = """
@@ -397,6 +406,7 @@ def test_a_notebook_is_rehearsed_without_its_magics(rehearse):
     assert str(violation.at) == "lab.ipynb:2 cell 2"
 
 
+@pytest.mark.slow
 def test_ranks_of_a_launcher_end_with_the_rehearsal(rehearse, tmp_path, monkeypatch):
     monkeypatch.setattr(peers, "PATIENCE", 3.0)
     (tmp_path / "work" / "train.py").write_text("import os, time\nif os.environ['RANK'] != '0':\n    time.sleep(600)\n")
@@ -434,6 +444,7 @@ def test_the_command_line_rehearses_and_leaves_with_1(tmp_path):
     assert "    train.py:1\n" in done.stdout
 
 
+@pytest.mark.slow
 def test_check_rehearses_the_scripts_that_the_project_lists(tmp_path):
     (tmp_path / "train.py").write_text("import sys\nfrom transformers import NoSuchName\n")
     (tmp_path / "pyproject.toml").write_text('[tool.kbitlint]\nrehearse = ["train.py --a 1"]\n')
@@ -461,6 +472,7 @@ kbitlint.rehearse("train.py", timeout=300)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the signal at the death of a parent is Linux's")
+@pytest.mark.slow
 def test_a_rehearsal_whose_parent_is_killed_ends_and_is_cleaned_up_by_the_next_one(rehearse, tmp_path):
     work = tmp_path / "work"
     (work / "train.py").write_text("import os, time\nos.fork()\nopen('on', 'w').close()\ntime.sleep(300)\n")

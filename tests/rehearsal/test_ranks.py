@@ -11,7 +11,7 @@ import rehearsal_scripts as scripts
 import kbitlint
 from kbitlint.rehearsal import peers
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked")]
+pytestmark = pytest.mark.usefixtures("forked")
 START = """import os
 import torch
 import torch.distributed as dist
@@ -182,6 +182,7 @@ optimizer.step()
 """
 
 
+@pytest.mark.slow
 def test_a_model_that_differs_between_ranks_raises_torch_s_own_message(rehearse):
     report = rehearse(START + DDP.replace("RANK", "4 + 4 * rank"))
 
@@ -230,7 +231,9 @@ trainer.train()
     [
         ('{"": PartialState().process_index}', None),
         ('{"": 0}', "You can't train a model that has been loaded in 8-bit or 4-bit precision on a different device"),
-        ('"auto"', "You can't train a model that has been loaded in 8-bit or 4-bit precision"),
+        pytest.param(
+            '"auto"', "You can't train a model that has been loaded in 8-bit or 4-bit precision", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_trainer_under_accelerate_trains_on_the_device_of_each_rank(rehearse, source, tmp_path, placed, message):

@@ -8,7 +8,6 @@ from kbitlint.errors import TargetError
 from kbitlint.rehearsal.repair import repair
 from kbitlint.rehearsal.run import Rehearsal
 
-pytestmark = pytest.mark.slow
 SCRIPT = """from datasets import load_dataset
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments

@@ -18,7 +18,6 @@ import rehearsal_truth
 import kbitlint
 from kbitlint.violation import Consequence, Surface
 
-pytestmark = pytest.mark.slow
 VARIANTS = {variant.name: variant for variant in (*scripts.CLEAN, *scripts.FAULTS)}
 
 
@@ -63,7 +62,9 @@ def raised_in(reports):
 
 
 @pytest.mark.usefixtures("forked")
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if place % 3 else ()) for place, name in enumerate(VARIANTS)]
+)
 def test_a_rehearsal_ends_as_the_real_run_does(name, source, truth, tmp_path, monkeypatch):
     variant, real = VARIANTS[name], truth[name]
     script = scripts.place(variant, source, tmp_path / "work")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 
 import datasets
 import huggingface_hub
@@ -17,12 +18,12 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 from transformers.trainer_utils import TrainOutput
 
 from kbitlint.audit.options import options_of
-from kbitlint.rehearsal import checkpoints, data, devices, generation, loops, rows, services, training_end, words
+from kbitlint.rehearsal import data, devices, generation, loops, rows, services, training_end, words
 from kbitlint.rehearsal.command import Command
 from kbitlint.rehearsal.folders import Mirror
 from kbitlint.rehearsal.messages import Request
 from kbitlint.rehearsal.record import Record
-from kbitlint.upstream import geometries, special_tokens
+from kbitlint.upstream import checkpoints, geometries, special_tokens
 from kbitlint.upstream.families import Known
 from kbitlint.upstream.family_rows import FAMILIES
 
@@ -314,6 +315,24 @@ def test_only_chat_models_have_a_chat_template(name, has):
 
 def test_a_name_of_no_family_is_not_guessed():
     assert checkpoints.checkpoint_of("somebody/unheard-of-model") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("somebody/unheard-of-model", ""),
+        ("lama-3-8b", "; did you mean 'llama3-8b'?"),
+        ("meta-llama/Llama-3-9B", "; known by name alone are llama3-8b, llama3-70b"),
+        ("Llama-3.3-Foo", "; known by name alone are llama3.3-70b"),
+        ("TheBloke/Llama-2-7B-GPTQ", "; the name says that it is stored quantized, and not in which layers"),
+        ("google/t5-v1_1-base", "; did you mean 't5-base'?"),
+        ("Qwen/CodeQwen1.5-7B", "; did you mean 'qwen1.5-7b'?"),
+    ],
+)
+def test_a_name_that_tells_no_geometry_is_told_the_nearest_that_does(name, hint):
+    assert (checkpoints.measurable(name), checkpoints.nearest(name)) == (None, hint)
+    for word in re.findall(r"[\w.]+-\w+", hint.partition("are ")[2]):
+        assert checkpoints.measurable(word) is not None
 
 
 class TestData:

@@ -8,7 +8,7 @@ import trl_trainers
 import kbitlint
 from benchmarks.truth import trainer_scripts
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked")]
+pytestmark = pytest.mark.usefixtures("forked")
 #: trainers whose step generates text, or may
 GENERATING = (
     *("GRPOTrainer", "RLOOTrainer", "DistillationTrainer", "GKDTrainer", "GOLDTrainer", "IWOPDTrainer", "OnlineDPOTrainer"),

@@ -12,8 +12,6 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 import kbitlint
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def rehearse(tmp_path, monkeypatch, request):

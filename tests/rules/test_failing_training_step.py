@@ -119,7 +119,7 @@ def test_what_a_module_of_the_users_own_raises_for_a_made_batch_is_a_skip():
 
     assert trace_cases.trace_findings(model, CODE) == []
     (reason,) = trace_cases.skipped(model, CODE)
-    assert reason.endswith("(a module of the user's own has no small copy to try the batch on)")
+    assert reason.endswith("takes; pass a batch of yours: kbitlint.check(model, inputs=...))")
 
 
 @pytest.mark.parametrize("numbered", [False, True])

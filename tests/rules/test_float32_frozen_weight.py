@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 import tiny
 import torch
 from peft import prepare_model_for_kbit_training
+from script_cases import ADAPTED, IMPORTS, LOADED, PREPARED, findings
 
 import kbitlint
+from kbitlint.context import TrainingContext
 
 CODE = "KB104"
 EXPERTS = tuple(f"model.layers.{i}.mlp.experts.{name}" for i in (0, 1) for name in ("gate_up_proj", "down_proj"))
@@ -147,3 +151,52 @@ def test_an_unquantized_model_that_prepare_doubled_is_flagged():
     model = prepare_model_for_kbit_training(tiny.load(kind="none"))
 
     assert len(found(model)) == 16
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "arguments", "severity"),
+    [
+        ("meta-llama/Meta-Llama-3-8B", "'out'", "warning"),
+        ("meta-llama/Meta-Llama-3-8B", "'out', per_device_train_batch_size=4, max_length=2048", "info"),
+        ("meta-llama/Meta-Llama-3-8B", "'out', per_device_train_batch_size=4, max_length=256", "warning"),
+        ("meta-llama/Meta-Llama-3-70B", "'out'", "info"),
+        ("Qwen/Qwen2.5-0.5B", "'out'", "info"),
+        ("Qwen/Qwen2.5-0.5B", "'out', max_length=256", "warning"),
+    ],
+)
+def test_in_a_script_the_severity_follows_the_cost_too(checkpoint, arguments, severity):
+    """The shares are those of ``step_bytes`` on models of these shapes, within 12 % from 0.5 to 32 billion parameters."""
+    trained = f"SFTTrainer(model=model, args=SFTConfig({arguments}), train_dataset=data).train()\n"
+    script = LOADED.replace("org/base", checkpoint) + PREPARED + ADAPTED + trained
+
+    assert [found for found, *_ in findings(CODE, script)] == [severity]
+    (found,) = findings(CODE, script, context=TrainingContext(batch_size=64, seq_len=4096))
+    assert found[0] == "info", "the user's batch counts before the script's"
+
+
+def test_a_step_of_a_script_is_as_large_as_that_of_the_model(tmp_path):
+    """The peak from a name beside the peak from the modules, tied head and all."""
+    from kbitlint.facts.step_bytes import step_bytes
+    from kbitlint.model.build.checkpoint_config import Source
+    from kbitlint.model.build.meta import build
+    from kbitlint.model.inspect.walk import collect
+    from kbitlint.upstream.families import facts_of
+    from kbitlint.upstream.geometries import config_of
+
+    name = "Qwen/Qwen2.5-0.5B"
+    config, _ = config_of(facts_of(name))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = prepare_model_for_kbit_training(build(Source(str(tmp_path)), "nf4").model)
+    facts = collect(model)
+    extra = sum(p.nbytes // 2 for p in facts.parameters if p.dtype == "float32" and len(p.shape) > 1)
+    report = kbitlint.check(str(_script(tmp_path, name)), select=CODE)
+
+    (violation,) = report.violations
+    assert violation.evidence["extra_bytes"] == pytest.approx(extra, rel=0.01)
+    assert violation.evidence["share_of_peak"] == pytest.approx(extra / step_bytes(facts, (None, None), None).peak, rel=0.1)
+
+
+def _script(folder, checkpoint):
+    file = folder / "train.py"
+    file.write_text(IMPORTS + LOADED.replace("org/base", checkpoint) + PREPARED + ADAPTED)
+    return file

@@ -45,6 +45,8 @@ def test_a_loop_that_changes_nothing(lines, line, message):
         (CLEAR, "accelerator.backward(loss)", STEP),
         ("with torch.autocast('cuda'):", "    loss = model(**batch).loss", BACKWARD, STEP, CLEAR),
         (STEP, CLEAR, "train_one(model)  # calls backward"),
+        (BACKWARD, "for p in model.parameters():", "    p.data.sub_(0.1 * p.grad)", CLEAR),
+        ("grads = torch.autograd.grad(loss, trained)", "set_grads(trained, grads)", STEP, CLEAR),
     ],
 )
 def test_look_alikes(lines):
@@ -53,3 +55,31 @@ def test_look_alikes(lines):
 
 def test_a_trainer_has_no_loop_of_the_script():
     assert findings(CODE, LOADED + PREPARED + ADAPTED + TRAINED) == []
+
+
+STEPS = LOADED + PREPARED + ADAPTED + "class Own(Trainer):\n    def training_step(self, model, inputs, *rest):\n"
+OWN = "Own(model=model, args=TrainingArguments('out'), train_dataset=data).train()\n"
+
+
+def test_a_step_of_an_own_trainer_without_a_backward_pass():
+    text = STEPS + "        model.train()\n        return self.compute_loss(model, inputs).detach()\n" + OWN
+
+    assert findings(CODE, text) == [
+        (
+            "error",
+            "def training_step(self, model, inputs, *rest):",
+            "the optimizer takes steps, and no backward pass computes gradients",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "return super().training_step(model, inputs, *rest)",
+        "loss = self.compute_loss(model, inputs)\n        self.accelerator.backward(loss)\n        return loss.detach()",
+        "return self.halves(model, inputs)",
+    ],
+)
+def test_a_step_of_an_own_trainer_that_goes_backward(lines):
+    assert findings(CODE, STEPS + f"        {lines}\n" + OWN) == []

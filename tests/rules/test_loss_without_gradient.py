@@ -48,6 +48,60 @@ def test_look_alikes(body):
     assert findings(CODE, loop(body)) == []
 
 
+def trainer(*lines):
+    method = "    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):\n"
+    own = "class Own(Trainer):\n" + method + "".join(f"        {line}\n" for line in lines)
+    return LOADED + PREPARED + ADAPTED + own + TRAINED.replace("Trainer(", "Own(")
+
+
+BOTH = "return (loss, outputs) if return_outputs else loss"
+CROSS_ENTROPY = 'loss = torch.nn.functional.cross_entropy({}.float().flatten(0, -2), inputs["labels"].flatten())'
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (("outputs = model(**inputs)", "loss = outputs.loss.detach()", BOTH), "the loss is detached from the model"),
+        (
+            ("outputs = model(**inputs)", CROSS_ENTROPY.format("outputs.logits.detach()"), BOTH),
+            "the loss is detached from the model",
+        ),
+        (
+            ("outputs = model(**inputs)", "return torch.tensor(outputs.loss.item())"),
+            "the loss is detached from the model",
+        ),
+        (
+            ("with torch.no_grad():", "    outputs = model(**inputs)", "loss = outputs.loss * 2", BOTH),
+            "the loss is computed where gradients are off",
+        ),
+    ],
+)
+def test_a_loss_of_an_own_trainer_that_has_no_gradient(lines, message):
+    assert findings(CODE, trainer(*lines)) == [("error", lines[-1], message)]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("outputs = model(**inputs)", CROSS_ENTROPY.format("outputs.logits"), BOTH),
+        (
+            "with torch.no_grad():",
+            "    old = model(**inputs)",
+            "outputs = model(**inputs)",
+            "loss = outputs.loss - old.loss",
+            BOTH,
+        ),
+        ("loss = self.measure(model, inputs).detach()", "loss = loss + model(**inputs).loss", "return loss"),
+        ("loss = torch.zeros(())", "for part in split(inputs):", "    loss = loss + model(**part).loss", "return loss"),
+        ("loss = model(**inputs).loss", "self.seen.append(loss.item())", "return loss"),
+        ("loss, outputs = super().compute_loss(model, inputs, return_outputs=True)", "return loss"),
+        ("value = self.head(inputs['features'])", "return value.mean()"),
+    ],
+)
+def test_look_alikes_of_an_own_trainer(lines):
+    assert findings(CODE, trainer(*lines)) == []
+
+
 def test_a_model_of_the_users_own_class_may_compute_a_loss_without_labels():
     assert findings(CODE, loop("loss = model(input_ids=ids).loss", "model = Mine()\n")) == []
 

@@ -40,7 +40,6 @@ def both(way, *command, **further):
     return plainly(*command, **further), run(*command, flags=flags, **environment, **further)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("arguments", ["rules", "explain KB101", "explain incomplete-quantization-state", "check --help"])
 def test_documents_and_help_are_the_same(arguments, way):
@@ -50,7 +49,6 @@ def test_documents_and_help_are_the_same(arguments, way):
     assert stripped == plain
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("format_", formats.NAMES)
 def test_the_report_of_a_script_is_the_same(format_):
     plain, stripped = both("-OO", "-m", "kbitlint", "check", SCRIPT, "--format", format_)
@@ -59,8 +57,7 @@ def test_the_report_of_a_script_is_the_same(format_):
     assert stripped == plain
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("way", ["-OO", "PYTHONOPTIMIZE"])
+@pytest.mark.parametrize("way", ["-OO", pytest.param("PYTHONOPTIMIZE", marks=pytest.mark.slow)])
 def test_the_report_of_a_checkpoint_is_the_same(way):
     target = tiny.checkpoint()
     arguments = ("check", target.name, "--quantize", "nf4", "--format", "json", "--verbose")

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tiny
@@ -32,7 +33,6 @@ def test_no_module_beside_a_target_is_imported():
     )
 
 
-@pytest.mark.slow
 def test_a_canary_that_is_imported_is_seen(tmp_path):
     canary = reach.plant(tmp_path, ("json", "colorsys"))
 
@@ -91,10 +91,18 @@ def test_what_the_installation_names_stays_on_the_path(tmp_path, monkeypatch):
     assert (inside, sys.path) == (before[1:], before)
 
 
+def test_an_installed_package_as_a_target_leaves_its_neighbours_importable():
+    """The processes of a sweep import PyYAML, which may lie beside the package that they read."""
+    package = Path(pytest.__file__).parent
+    installed = [entry for entry in sys.path if entry and Path(entry).resolve() == package.parent.resolve()]
+
+    assert set(installed) <= set(import_paths.without(sys.path, import_paths.reached_by([str(package)])))
+    assert installed
+
+
 # -------------------------------------------------------------------------------------------------- stopped runs
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
 @pytest.mark.parametrize("after", [0.6, 0.9])
 def test_a_sweep_that_is_stopped_leaves_no_process_and_no_pipe(tmp_path, kind, after):
@@ -105,7 +113,6 @@ def test_a_sweep_that_is_stopped_leaves_no_process_and_no_pipe(tmp_path, kind, a
     assert reach.stopped(tmp_path, ("check", "many"), kind, after) == []
 
 
-@pytest.mark.slow
 def test_a_process_that_is_left_is_seen(tmp_path, monkeypatch):
     monkeypatch.setattr(reach, "COMMAND", "sh")
 
@@ -115,7 +122,6 @@ def test_a_process_that_is_left_is_seen(tmp_path, monkeypatch):
     assert "is left" in problems[1]
 
 
-@pytest.mark.slow
 def test_the_reports_of_a_sweep_are_those_of_one_process(tmp_path, run, monkeypatch):
     for number in range(100):
         shutil.copy(reach.SCRIPT, tmp_path / f"m{number}.py")

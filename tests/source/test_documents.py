@@ -314,7 +314,6 @@ def test_what_is_silenced_is_counted(run, tmp_path):
 # ------------------------------------------------------------------------------------------------------- start-up
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("target", ["qlora_trainer_classic.py", "notebook_classic.ipynb", "axolotl_qlora.yaml", "."])
 def test_checking_and_fixing_source_imports_no_torch(target, tmp_path):
     import shutil

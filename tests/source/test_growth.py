@@ -58,23 +58,37 @@ def calls_in(function):
 SOURCES = {
     path: path.read_text(encoding="utf-8") for path in sorted((*ROOT.glob("kbitlint/**/*.py"), *ROOT.glob("rules/*.py")))
 }
-_CODE = "\n".join(SOURCES.values())
+_USE = re.compile(r"\b(\w+)(?:\(\))?\.(search|match|fullmatch|finditer|findall|sub)\b")
+
+
+def _uses():
+    """Return {file: {name: how it is used there}}, and the same of all files together."""
+    by_file, together = {}, {}
+    for path, text in SOURCES.items():
+        found = by_file[path] = {}
+        for name, used in _USE.findall(text):
+            found.setdefault(name, set()).add(used)
+            together.setdefault(name, set()).add(used)
+    return by_file, together
 
 
 def _patterns():
     """Every pattern in the packages: its place, how it is used, and its syntax node."""
+    by_file, together = _uses()
     for path, text in SOURCES.items():
-        tree = ast.parse(text)
+        if "re." not in text:
+            continue
+        nodes = list(ast.walk(ast.parse(text)))
         names = {
             id(node.value): node.targets[0].id
-            for node in ast.walk(tree)
+            for node in nodes
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
         }
-        for node in ast.walk(tree):
+        for node in nodes:
             if isinstance(node, ast.FunctionDef) and isinstance(node.body[-1], ast.Return):
                 names[id(node.body[-1].value)] = node.name
-        chained = {id(node.value): node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-        for node in ast.walk(tree):
+        chained = {id(node.value): node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        for node in nodes:
             called = node.func if isinstance(node, ast.Call) else None
             if (
                 isinstance(called, ast.Attribute)
@@ -88,10 +102,7 @@ def _patterns():
                 elif called.attr == "compile":
                     name = names.get(id(node), "compile")
                     # Modules share no private name: another module's `_NAME` is another pattern.
-                    users = text if name.startswith("_") else _CODE
-                    used = set(re.findall(rf"\b{name}(?:\(\))?\.(search|match|fullmatch|finditer|findall|sub)\b", users)) or {
-                        "search"
-                    }
+                    used = (by_file[path] if name.startswith("_") else together).get(name, {"search"})
                 yield f"{path.relative_to(ROOT)}:{node.lineno}", used, node.args[0]
 
 
@@ -282,7 +293,10 @@ def test_columns_of_a_line_that_is_not_ascii_take_linear_time():
 QUICK = [shape for shape in SHAPES if shape.suffix in (".py", ".ipynb", ".yaml", ".json") and not shape.beside]
 
 
-@pytest.mark.parametrize("shape", QUICK, ids=[shape.name for shape in QUICK])
+@pytest.mark.parametrize(
+    "shape",
+    [pytest.param(shape, id=shape.name, marks=pytest.mark.slow if place % 3 else ()) for place, shape in enumerate(QUICK)],
+)
 def test_no_shape_of_60_kb_takes_long(shape):
     """Work in one process; the benchmark goes up to a megabyte in processes of their own."""
     from kbitlint.context import TrainingContext

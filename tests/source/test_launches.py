@@ -9,6 +9,7 @@ from script_cases import IMPORTS
 
 from kbitlint.audit.scripts import run
 from kbitlint.context import TrainingContext
+from kbitlint.context.strategy import Strategy
 from kbitlint.registry import find
 from kbitlint.source import documents
 from kbitlint.source.interpreter.objects import Constant
@@ -26,11 +27,11 @@ LOADS = IMPORTS + (
 )
 
 
-def said(folder, code, script=LOADS):
+def said(folder, code, script=LOADS, context=None):
     path = folder / "train.py"
     path.write_text(script)
     facts = documents.read(path, path.name).facts
-    return [(v.severity.value, v.message) for v in run((find(code),), facts, TrainingContext())[0].violations]
+    return [(v.severity.value, v.message) for v in run((find(code),), facts, context or TrainingContext())[0].violations]
 
 
 @pytest.mark.parametrize(
@@ -110,6 +111,27 @@ def test_an_accelerate_configuration_with_fsdp_shards_the_model(tmp_path):
     assert [message for _, message in said(tmp_path, "KB722")] == [
         "4-bit weights are stored as integers, which FSDP cannot shard"
     ]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "ranks", "found"),
+    [
+        (None, None, {"KB720": "warning"}),
+        (Strategy.SINGLE, 1, {}),
+        (Strategy.DDP, 2, {"KB720": "warning"}),
+        (Strategy.FSDP1, 2, {"KB720": "warning", "KB722": "error"}),
+        (Strategy.FSDP2, 2, {"KB720": "warning", "KB722": "warning"}),
+        (Strategy.ZERO3, None, {"KB720": "warning", "KB721": "warning"}),
+    ],
+)
+@pytest.mark.parametrize("command", ["torchrun --nproc_per_node 4 train.py --bits 4", "python train.py --bits 4"])
+def test_the_launch_that_the_user_names_counts_before_a_command_beside_the_script(tmp_path, strategy, ranks, found, command):
+    (tmp_path / "job.slurm").write_text(f"#SBATCH --gres=gpu:4\nsrun {command}\n")
+    context = TrainingContext(strategy=strategy, world_size=ranks)
+    told = {code: said(tmp_path, code, context=context) for code in ("KB720", "KB721", "KB722")}
+    expected = found if strategy is not None or "torchrun" in command else {}
+
+    assert {code: findings[0][0] for code, findings in told.items() if findings} == expected
 
 
 @pytest.mark.parametrize("text", ["accelerate launch --config_file missing.yaml train.py\n", "deepspeed train.py\n"])

@@ -228,6 +228,7 @@ RECIPES = {
     "verl": "actor_rollout_ref:\n  model:\n    path: a/b\n",
     "H2O LLM Studio": "architecture:\n    backbone_dtype: int4\nllm_backbone: a/b\n",
     "OpenRLHF": "actor_num_nodes: 1\nload_in_4bit: true\n",
+    "Oumi": "model:\n  model_name: a/b\npeft:\n  q_lora: true\n",
 }
 
 

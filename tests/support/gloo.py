@@ -30,19 +30,19 @@ def environment(rank, world, where, **further):
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(where),
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT / "tests" / "support"),
+        "PYTHONPATH": os.pathsep.join((str(ROOT / "tests" / "support"), str(ROOT))),
         **further,
     }
 
 
-def start(arguments, world, **further):
-    """Start one process for each rank, with the environment that torchrun sets, and return the processes."""
+def start(arguments, world, folder=None, **further):
+    """Start one process for each rank in a folder, with the environment that torchrun sets, and return the processes."""
     where = port()
     return [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", *map(str, arguments)],
             env=environment(rank, world, where, **further),
-            cwd=ROOT,
+            cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -67,6 +67,6 @@ def finish(processes, timeout=180):
 def run(function, world=2, *arguments):
     """Run a function of the module ``rank_cases`` on each rank, and return the results in the order of ranks."""
     with tempfile.TemporaryDirectory() as folder:
-        done = finish(start(["-m", "rank_cases", function, folder, *arguments], world))
+        done = finish(start(["-m", "rank_cases", function, folder, *arguments], world, folder))
         assert [code for code, _, _ in done] == [0] * world, done
         return [pickle.loads((Path(folder) / str(rank)).read_bytes()) for rank in range(world)]  # noqa: S301  # our own processes wrote it

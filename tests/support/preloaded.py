@@ -52,7 +52,7 @@ def _command(arguments):
     """Return (-W options, whether -I, the rest) of a command of this Python that can be forked, or None."""
     if not isinstance(arguments, (list, tuple)):
         return None
-    words = [os.fspath(word) for word in arguments]
+    words = [os.fsdecode(word) for word in arguments]
     if Path(words[0]).parent == Path(sys.executable).parent and _is_script(words[0]):
         words.insert(0, sys.executable)
     if words.pop(0) != sys.executable:

@@ -54,6 +54,71 @@ CASES = {
         "error",
     ),
     "axolotl: pickled weights": (f"{AXOLOTL}save_safetensors: false\n", f"{AXOLOTL}save_safetensors: true\n", "error"),
+    "axolotl: two rhythms of saving": (
+        f"{AXOLOTL}save_steps: 100\nsaves_per_epoch: 2\n",
+        f"{AXOLOTL}saves_per_epoch: 2\n",
+        "error",
+    ),
+    "axolotl: steps of evaluation without data": (
+        f"{AXOLOTL}val_set_size: 0\neval_steps: 50\n",
+        f"{AXOLOTL}val_set_size: 0.05\neval_steps: 50\n",
+        "error",
+    ),
+    "axolotl: stopping early between two saves": (
+        f"{AXOLOTL}early_stopping_patience: 3\nsave_steps: 100\neval_steps: 30\n",
+        f"{AXOLOTL}early_stopping_patience: 3\nsave_steps: 90\neval_steps: 30\n",
+        "error",
+    ),
+    "axolotl: packing with preferences": (
+        f"{AXOLOTL}rl: dpo\nsample_packing: true\n",
+        f"{AXOLOTL}rl: dpo\n",
+        "error",
+    ),
+    "axolotl: groups that a step does not fill": (
+        f"{AXOLOTL}rl: grpo\ntrl:\n  num_generations: 8\nmicro_batch_size: 2\ngradient_accumulation_steps: 2\n",
+        f"{AXOLOTL}rl: grpo\ntrl:\n  num_generations: 8\nmicro_batch_size: 2\ngradient_accumulation_steps: 4\n",
+        "error",
+    ),
+    "axolotl: a format of conversations that is gone": (
+        f"{AXOLOTL}datasets:\n  - path: a.jsonl\n    type: alpaca\n  - path: b.jsonl\n    type: sharegpt.load_role\n",
+        f"{AXOLOTL}datasets:\n  - path: a.jsonl\n    type: alpaca\n  - path: b.jsonl\n    type: chat_template\n",
+        "error",
+    ),
+    "axolotl: two fused losses": (
+        f"{AXOLOTL}cut_cross_entropy: true\nliger_fused_linear_cross_entropy: true\n",
+        f"{AXOLOTL}cut_cross_entropy: true\n",
+        "error",
+    ),
+    "axolotl: attention named twice": (
+        f"{AXOLOTL}attn_implementation: sdpa\nflash_attention: true\n",
+        f"{AXOLOTL}flash_attention: true\n",
+        "error",
+    ),
+    "axolotl: products kept under adapters": (
+        f"{AXOLOTL}selective_checkpointing:\n  save: [attention, mm]\n",
+        f"{AXOLOTL}selective_checkpointing:\n  save: [attention]\n",
+        "error",
+    ),
+    "LLaMA-Factory: evaluation without data": (
+        f"{FACTORY}quantization_bit: 4\neval_strategy: steps\n",
+        f"{FACTORY}quantization_bit: 4\neval_strategy: steps\nval_size: 0.1\n",
+        "error",
+    ),
+    "LLaMA-Factory: packing of preferences": (
+        f"{FACTORY}quantization_bit: 4\nneat_packing: true\n".replace("stage: sft", "stage: dpo"),
+        f"{FACTORY}quantization_bit: 4\nneat_packing: true\n",
+        "error",
+    ),
+    "swift: packing without flash attention": (
+        SWIFT.format("--packing true"),
+        SWIFT.format("--packing true --attn_impl flash_attention_2"),
+        "error",
+    ),
+    "swift: a mode of vLLM that is off": (
+        RLHF.format("grpo", " --vllm_mode colocate"),
+        RLHF.format("grpo", " --vllm_mode colocate --use_vllm true"),
+        "error",
+    ),
     "LLaMA-Factory: DoRA on GPTQ": (f"{GPTQ}use_dora: true\n", f"{FACTORY}quantization_bit: 4\nuse_dora: true\n", "error"),
     "LLaMA-Factory: GPTQ under ZeRO-3": (
         f"{GPTQ}deepspeed: ds_z3_config.json\n",

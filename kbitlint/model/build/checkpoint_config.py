@@ -19,6 +19,7 @@ from kbitlint.files.json_object import read_json
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.runtime.confinement import confined
 from kbitlint.target import near
+from kbitlint.upstream.checkpoints import measurable, nearest
 from kbitlint.upstream.quantization import four_bit_arguments
 
 #: Keys that count modules, and the most modules and labels that are built.
@@ -27,6 +28,7 @@ _COUNTS = re.compile(r"layers?$|depths?$|experts?$|blocks?$|stages?$")
 _MOST, _MOST_LABELS = 10_000, 1_000_000
 #: Why the config of a name is not at hand.
 _NOWHERE = "no such folder, and no such model on the Hub (or it is private: log in with `hf auth login`)"
+_GATED = "the Hub gives its config to accounts with access only: log in with `hf auth login`"
 _UNREACHABLE = (
     "there is no such folder, and as a Hub id its config is neither in the cache nor reachable: "
     "check the name, the network and HF_HUB_OFFLINE"
@@ -79,6 +81,7 @@ def load_config(source: Source) -> Any:
         file = _config_file(source)
         if file is not None:
             values = read_json(file)
+            _refuse_no_table(source, values)
             _refuse_giants(source, values)  # construction of the config itself may exhaust the memory
             if not source.trust_remote_code:
                 refuse_places(source.asks, values)
@@ -96,6 +99,24 @@ def load_config(source: Source) -> Any:
     return config
 
 
+def load_or_assume(source: Source) -> tuple[Any, str]:
+    """Return the config of a checkpoint; if it is nowhere, that of its name in the table of families, and a note that says so.
+
+    Raises:
+        TargetError: As for ``load_config``. The name of a config that is nowhere tells neither geometry nor storage.
+    """
+    try:
+        return load_config(source), ""
+    except UnreachableError as missing:
+        known = measurable(source.name)
+        if known is None:
+            raise UnreachableError(source.name, missing.problem + nearest(source.name)) from missing
+    from transformers import AutoConfig  # takes a second to import
+
+    note = f"neither a folder, the cache nor the Hub has its config, so it is that of the table of families ({known.row})"
+    return AutoConfig.for_model(**known.config), note
+
+
 def _config_file(source: Source) -> Path | None:
     """Return the ``config.json`` of a folder or, after a download, of a Hub id's cache. None means a folder without one.
 
@@ -109,6 +130,13 @@ def _config_file(source: Source) -> Path | None:
         file = folder / "config.json"
         return file if file.is_file() else None
     return Path(cached_file(source.name, "config.json", **source.arguments(), **local_only()))
+
+
+def _refuse_no_table(source: Source, values: Mapping[str, Any]) -> None:
+    """Raise TargetError if the quantization of a config is no table of settings."""
+    own = values.get("quantization_config")
+    if own is not None and not isinstance(own, Mapping):
+        raise TargetError(source.asks, f"quantization_config must be an object, not {own!r:.60}")
 
 
 def _refuse_giants(source: Source, values: Any, at: str = "") -> None:
@@ -139,7 +167,7 @@ def _implementations(config: Any) -> dict[str, Any]:
 def _no_config(source: Source, error: Exception) -> TargetError:
     """Return the error of a config that transformers cannot read, with a reason in one line."""
     reason = _why_no_config(error)
-    if reason in (_NOWHERE, _UNREACHABLE):
+    if reason in (_NOWHERE, _GATED, _UNREACHABLE):
         return UnreachableError(source.name, reason + near(Path(source.name)))
     return TargetError(source.name, reason)
 
@@ -158,6 +186,8 @@ def _why_no_config(error: Exception) -> str:
             f"the installed transformers {transformers.__version__} does not know the model type{name}; "
             "upgrade it, or pass --trust-remote-code where the checkpoint brings its own code"
         )
+    if "gated repo" in text:
+        return _GATED
     if "Repo id must" in text or "not a local folder" in text or "404" in text:
         return _NOWHERE
     if any(sign in text for sign in ("offline", "couldn't connect", "Can't load", "Connection", "cached")):

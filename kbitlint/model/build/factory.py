@@ -18,6 +18,7 @@ from kbitlint.files.hub import offline_if_unreached
 from kbitlint.model.build import load_adapters
 from kbitlint.model.build.checkpoint_config import Source, dtype_of, major_version
 from kbitlint.model.build.meta import instantiate
+from kbitlint.model.build.new_heads import unpack_new
 from kbitlint.model.build.packed_weights import unpackable
 from kbitlint.model.isolation import isolated
 
@@ -121,7 +122,10 @@ def built_instead(cls: Any, name: Any, kwargs: dict[str, Any]) -> Any:
     if not isinstance(dtype, torch.dtype):
         dtype = dtype_of(config, quantized=chosen is not None)
     arguments = {**rest, **({"attn_implementation": _runnable(attention)} if attention else {})}
+    architectures = getattr(config, "architectures", None)
     model: Any = instantiate(cls, config, chosen, dtype, pre_quantized=own is not None, arguments=arguments)
+    if major_version() >= 5:  # transformers 4 packs a new head as well
+        unpack_new(model, str(name), architectures, dtype)
     model.config.name_or_path = str(name)
     model.name_or_path = str(name)
     if adapters is not None:

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from kbitlint.errors import as_library
+from kbitlint.files.safetensors import HeaderError, read_header
 from kbitlint.model.build.packed_weights import pack
 from kbitlint.runtime import content
 
-_FILE = "adapter_config.json"
+_FILE, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 #: functions that make integers, and those that do if they are asked for a dtype of integers
 _INTEGERS = frozenset((torch.randint, torch.randperm, torch.arange))
 _FACTORIES = frozenset((torch.zeros, torch.ones, torch.empty, torch.full, torch.tensor))
@@ -55,9 +57,10 @@ def of_load(name: object, options: dict[str, Any]) -> tuple[str, str | None]:
 def attach(model: Any, folder: str, adapter_name: str = "default") -> None:
     """Attach the adapters of a folder to a model without weights, as ``load_adapter`` of transformers does: for inference.
 
-    Their weights are not read.
+    Of their weights, only the header is read.
 
     Raises:
+        RuntimeError: A tensor of the folder has another shape than the model's, as after tokens were added to it.
         Exception: PEFT refuses, with its own exception, as it does in a real load.
     """
     from peft import PeftConfig, inject_adapter_in_model  # an optional dependency
@@ -68,8 +71,34 @@ def attach(model: Any, folder: str, adapter_name: str = "default") -> None:
     with torch.device("meta"), Integers():
         inject_adapter_in_model(config, model, adapter_name)
     pack(model)
+    _require_fit(model, Path(folder, _WEIGHTS), adapter_name)
     model._hf_peft_config_loaded = True  # noqa: SLF001  # where transformers keeps it
     model.eval()
     for module in model.modules():
         if isinstance(module, BaseTunerLayer):
             module.requires_grad_(requires_grad=False)
+
+
+def _require_fit(model: Any, file: Path, adapter_name: str) -> None:
+    """Raise as transformers does if a file of adapters holds a tensor of another shape than the model's.
+
+    PEFT saves the whole embedding among the adapters when tokens were added. Packed weights have a shape of their own.
+    """
+    try:
+        stored = read_header(file) if file.is_file() else {}
+    except HeaderError:
+        return
+    shapes = {
+        name.replace(f".{adapter_name}", ""): tuple(one.shape)
+        for name, one in model.state_dict().items()
+        if one.is_floating_point()
+    }
+    for name, tensor in stored.items():
+        held = shapes.get(name.removeprefix("base_model.model."))
+        if held is not None and held != tuple(tensor.shape):
+            raise as_library(
+                RuntimeError(
+                    f"the model's {name.removeprefix('base_model.model.')} has the shape {list(held)}, and the one in the file "
+                    f"{list(tensor.shape)}: `ignore_mismatched_sizes` is False"
+                )
+            )

@@ -23,7 +23,7 @@ from kbitlint.model.build.adapter_config import FILE, peft_config, unknown_keys
 from kbitlint.model.build.checkpoint_config import (
     Source,
     dtype_of,
-    load_config,
+    load_or_assume,
     major_version,
     model_class,
     quantization_config,
@@ -50,6 +50,8 @@ class Built:
     model: nn.Module
     notes: tuple[str, ...] = ()
     """Sentences for the report, such as an assumed dtype."""
+    assumed: str = ""
+    """Why the config is that of the table of families; empty if it is the checkpoint's own."""
 
 
 def _config_for(cls: Any, config: Any) -> Any:
@@ -81,8 +83,8 @@ def build(source: Source, quantize: str | None = None, said_by: str = "--quantiz
     if component is not None:
         model, told = build_component(source, component, quantize)
         return Built(model, tuple(told))
-    config = load_config(source)
-    notes: list[str] = []
+    config, assumed = load_or_assume(source)
+    notes = [assumed] if assumed else []
     own = getattr(config, "quantization_config", None)
     wanted = None if quantize in (None, "none") else quantize
     if own is not None and quantize is not None:
@@ -104,7 +106,7 @@ def build(source: Source, quantize: str | None = None, said_by: str = "--quantiz
         raise TargetError(source.name, f"cannot be built from its config: {one_line(error)}") from error
     if own is not None and major_version() >= 5:
         _keep_stored_dtypes(model, Path(source.name))
-    return Built(model, tuple(notes))
+    return Built(model, tuple(notes), assumed)
 
 
 def instantiate(

@@ -9,6 +9,7 @@ import itertools
 import re
 from typing import TYPE_CHECKING
 
+from kbitlint.model.inputs.agreement import agreeing, counted, ranked, stretched
 from kbitlint.model.inputs.announced import announcing
 from kbitlint.model.inputs.entries import entry_of, undocumented
 from kbitlint.model.inputs.tensors import shape_of
@@ -81,7 +82,11 @@ def _related(batch: Batch, name: str) -> Iterator[str]:
 
 def _can_make(batch: Batch, name: str) -> bool:
     argument = batch.arguments[name]
-    return argument.kind == "flag" or (argument.kind != "other" and shape_of(argument, batch.dimensions) is not None)
+    return (
+        not batch.documented
+        or argument.kind == "flag"
+        or (argument.kind != "other" and shape_of(argument, batch.dimensions) is not None)
+    )
 
 
 def _no_loss(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
@@ -135,20 +140,11 @@ def _shape(text: str) -> Shape:
     return tuple(int(number) for number in re.findall(r"\d+", text))
 
 
-#: Messages about a last dimension: of a product on the CPU and on meta, and of a norm.
-_LAST = (
-    re.compile(r"multiplied \(\d+x(?P<had>\d+) and (?P<wanted>\d+)x\d+\)"),
-    re.compile(r"reduction dim, but got \[[\d, ]*?(?P<had>\d+)\] X \[[\d, ]*?(?P<wanted>\d+), \d+\]"),
-    re.compile(r"normalized_shape=\[(?P<wanted>\d+)\].*?size ?(?:torch.Size)?\(?\[[\d, ]*?(?P<had>\d+)\]"),
-)
-
-
 def _last_dimension(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
     """A linear layer or a norm expects another last dimension."""
-    found = next((match for pattern in _LAST if (match := pattern.search(failure.message))), None)
-    if found is None:
+    if failure.widths is None:
         return
-    had, wanted = int(found["had"]), int(found["wanted"])
+    had, wanted = failure.widths
     for name in batch.floats:
         shape = batch.shapes[name]
         if len(shape) == 3 and shape[-1] == wanted and shape[-2] * shape[-1] == had:  # code flattens all but the samples
@@ -287,7 +283,11 @@ _RULES: tuple[Callable[[Failure, Plan, Batch], Iterator[Plan]], ...] = (
     _targets,
     _numbers,
     _last_dimension,
+    stretched,
     _channels,
+    counted,
+    ranked,
+    agreeing,
     _rank,
     _multiple,
     _grow,

@@ -6,11 +6,14 @@ An entry is an argument of its own, whose name is the way to it: ``batch.tokens`
 
 from __future__ import annotations
 
+import copy
 import re
 import types
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from kbitlint.model.inputs.recipes import Items
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -81,14 +84,21 @@ def gathered(made: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
 
 
 def changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Return a value with each of its tensors changed. Lists stay as they are: targets of a loss."""
+    """Return a value with each of its tensors changed. Plain lists stay as they are: targets of a loss."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, dict):
-        return {name: changed(item, change) for name, item in value.items()}
-    if isinstance(value, types.SimpleNamespace):
-        return types.SimpleNamespace(**changed(vars(value), change))
-    return value
+        return type(value)({name: changed(item, change) for name, item in value.items()})
+    if type(value) in (tuple, Items):
+        return type(value)(changed(item, change) for item in value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(changed(item, change) for item in value))
+    held = getattr(value, "__dict__", None)
+    if not isinstance(held, dict) or isinstance(value, (type, nn.Module, types.FunctionType, types.ModuleType)):
+        return value
+    made = copy.copy(value)  # an object of the user's, such as a dataclass or a graph
+    vars(made).update({name: changed(item, change) for name, item in held.items()})
+    return made
 
 
 def taken_apart(made: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

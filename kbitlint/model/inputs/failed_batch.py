@@ -27,10 +27,13 @@ class Batch:
         *,
         takes_any: bool = False,
         compared: frozenset[int] = frozenset(),
+        documented: bool = True,
     ) -> None:
         self.arguments = arguments
         self.shapes = shapes
         self.dimensions = dimensions
+        self.documented = documented
+        """Whether the inputs have the form that a class documents. Otherwise the code of the forward has given it to them."""
         self.takes_any = takes_any
         """Whether the forward takes any keyword."""
         self.compared = compared

@@ -5,6 +5,7 @@ from __future__ import annotations
 import linecache
 import re
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kbitlint.lazy_dataclass import dataclass
@@ -14,6 +15,14 @@ if TYPE_CHECKING:
 
 #: Frames from the innermost one outwards in which a missing argument is looked for.
 _NEAR = 16
+
+
+#: Messages about a last dimension: of a product on the CPU and on meta, and of a norm.
+_WIDTHS = (
+    re.compile(r"multiplied \(\d+x(?P<had>\d+) and (?P<wanted>\d+)x\d+\)"),
+    re.compile(r"reduction dim, but got \[[\d, ]*?(?P<had>\d+)\] X \[[\d, ]*?(?P<wanted>\d+), \d+\]"),
+    re.compile(r"normalized_shape=\[(?P<wanted>\d+)\].*?size ?(?:torch.Size)?\(?\[[\d, ]*?(?P<had>\d+)\]"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +45,12 @@ class Failure:
         return tuple(dict.fromkeys(re.findall(r"\w+", self.message)))
 
     @property
+    def widths(self) -> tuple[int, int] | None:
+        """The last dimension that an input of a linear layer or a norm had, and the one that it takes. None in other cases."""
+        found = next((match for pattern in _WIDTHS if (match := pattern.search(self.message))), None)
+        return None if found is None else (int(found["had"]), int(found["wanted"]))
+
+    @property
     def numbers(self) -> tuple[int, ...]:
         """The numbers in the message, in their order."""
         return tuple(int(number) for number in re.findall(r"\d+", self.message))
@@ -48,6 +63,8 @@ _NO_LOSS = re.compile(
     re.IGNORECASE,
 )
 
+#: The folder of this package, whose modes run between those of a model.
+_PACKAGE = str(Path(__file__).parents[2])
 #: Files below the code of a model: the modes of a trace, and torch.
 _OURS = re.compile(r"[/\\\\](kbitlint|torch)[/\\\\]")
 
@@ -62,7 +79,8 @@ def failure_of(error: BaseException, arguments: Collection[str]) -> Failure:
     frames = list(traceback.walk_tb(error.__traceback__))
     absent: dict[str, None] = {}
     later: dict[str, None] = {}
-    for frame, line in reversed(frames[-_NEAR:]):
+    near = [(frame, line) for frame, line in frames if not frame.f_code.co_filename.startswith(_PACKAGE)][-_NEAR:]
+    for frame, line in reversed(near):
         none = [name for name, value in frame.f_locals.items() if value is None and name in arguments]
         text = linecache.getline(frame.f_code.co_filename, line)
         named = [name for name in none if re.search(rf"\b{name}\b", text)]

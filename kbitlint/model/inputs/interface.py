@@ -79,15 +79,16 @@ class Argument:
     """The documentation of the argument, with its type."""
 
 
-def interface_of(base: Any, given: Collection[str] = ()) -> dict[str, Argument]:
+def interface_of(base: Any, given: Collection[str] = (), method: str = "forward") -> dict[str, Argument]:
     """Return the arguments of a model's forward that a training step may pass, by name.
 
     Args:
         base: The model, without wrappers.
         given: Arguments that a plan passes. Those that no signature names are entries of another one, or of ``**kwargs``.
+        method: The method that a training step calls.
     """
-    found = inspect.signature(base.forward).parameters.values()
-    texts = _documented(type(base).forward)
+    found = inspect.signature(getattr(base, method)).parameters.values()
+    texts = _documented(getattr(type(base), method))
     named = {
         parameter.name: _argument(parameter, texts.get(parameter.name, ""))
         for parameter in found
@@ -95,6 +96,13 @@ def interface_of(base: Any, given: Collection[str] = ()) -> dict[str, Argument]:
     }
     further = [name for name in sorted(given) if name not in named and ("." in name or takes_any(base))]
     return named | {name: Argument(name, True, _kind(name.rpartition(".")[2], ""), None, "") for name in further}  # noqa: FBT003  # a row of a table
+
+
+def several_of(base: Any) -> str | None:
+    """Return the name behind ``*`` in the signature of a model's forward, or None if it takes no further positions."""
+    return next(
+        (one.name for one in inspect.signature(base.forward).parameters.values() if one.kind is one.VAR_POSITIONAL), None
+    )
 
 
 def takes_any(base: Any) -> bool:
@@ -141,6 +149,11 @@ def _kind(name: str, written: str) -> str:
     if "tensor" in written.lower() or not written.strip(" -"):
         return number
     return "flag" if "bool" in written else "other"
+
+
+def is_integer_name(name: str) -> bool:
+    """Return whether an argument of this name holds integers in common code."""
+    return bool(_INTEGER_NAMES.search(name))
 
 
 def _of_features(name: str, written: str) -> bool:

@@ -110,7 +110,7 @@ def _tower(path: str, models: Iterable[str]) -> str:
 def _index(path: str) -> float:
     """Return the number of a layer in its stack. A layer without a number precedes all others."""
     last = path.rpartition(".")[2]
-    return int(last) if last.isdigit() else -math.inf
+    return int(last) if last.isdecimal() else -math.inf
 
 
 def _parent(path: str) -> str:

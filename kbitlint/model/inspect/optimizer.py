@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from kbitlint.facts.ranks import OptimizerFacts
 from kbitlint.model.inspect.walk import named_modules
+from kbitlint.model.layers.dead_adapters import is_finite
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import nn
 
+#: Running averages that the optimizers of torch keep for each element of a parameter.
+_AVERAGES = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg")
+#: Optimizers of torch 2.13 that refuse a sparse gradient. ``SparseAdam``, ``Adagrad`` and ``SGD`` take one.
+_DENSE = frozenset(["Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "ASGD", "Adafactor", "Adadelta", "Rprop"])
 #: Settings of an adapter that name its origin. They do not change its computation.
 _ORIGIN = frozenset(["base_model_name_or_path", "revision", "auto_mapping", "peft_version"])
 
@@ -36,7 +46,37 @@ def optimizer_facts(model: nn.Module, optimizer: Any) -> OptimizerFacts | None:
         strangers=len(held - set(paths)),
         held=len(held),
         rate=_rate(groups),
+        unfit=(
+            *_unfit(groups, getattr(optimizer, "state", {}), paths),
+            *(_sparse(model, held) if type(optimizer).__name__ in _DENSE else ()),
+        ),
     )
+
+
+def _sparse(model: nn.Module, held: set[int]) -> Iterator[tuple[str, str]]:
+    """Yield (path, problem) of each embedding whose gradient is sparse."""
+    for path, module in named_modules(model):
+        weight: Any = module._parameters.get("weight") if getattr(module, "sparse", False) else None  # noqa: SLF001  # one dictionary read
+        if weight is not None and weight.requires_grad and id(weight) in held:
+            yield f"{path}.weight", "its gradient is sparse, and this optimizer takes no sparse gradients"
+
+
+def _unfit(groups: Any, state: Any, paths: dict[int, tuple[str, bool]]) -> Iterator[tuple[str, str]]:
+    """Yield (path, problem) of each parameter whose running averages have another shape, or hold NaN or infinity."""
+    for parameter in (one for group in groups for one in group["params"]):
+        kept = state.get(parameter, {}) if isinstance(state, Mapping) else {}
+        averages = {name: kept[name] for name in _AVERAGES if isinstance(kept, Mapping) and isinstance(kept.get(name), Tensor)}
+        for name, average in averages.items():
+            if problem := _problem(name, average, parameter):
+                yield paths.get(id(parameter), ("", False))[0], problem
+                break
+
+
+def _problem(name: str, average: Tensor, parameter: Tensor) -> str:
+    if average.shape != parameter.shape:
+        return f"its {name} has the shape {list(average.shape)}, and the parameter {list(parameter.shape)}"
+    finite = average.is_meta or not average.is_floating_point() or is_finite(average)
+    return "" if finite else f"its {name} holds NaN or infinity"
 
 
 def _rate(groups: Any) -> float | None:

@@ -73,6 +73,8 @@ class Walk:
     """(path, module) of the base model's plain linear layers."""
     entered: set[str] = field(default_factory=set)
     """Paths of checkpointed layers whose own pre-hook makes their input require grad before they checkpoint."""
+    held: dict[str, Tensor] = field(default_factory=dict)
+    """Each parameter once, by its path."""
     nonfinite: list[str] = field(default_factory=list)
     """Paths of adapter parameters and vectors that hold NaN or infinity."""
     compiled: bool = False
@@ -108,6 +110,7 @@ def look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, walk
             walk.tied.append((full, walk.first[id(parameter)]))
         else:
             walk.first[id(parameter)] = full
+            walk.held[full] = parameter
             added = origin is not None or adapters.looks_added(full) or (walk.trains_biases and name == "bias")
             with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001  # every read of a Params4bit's size would go through Python
                 facts = _parameter_facts(parameter, full, path, packing, origin, norm=norm, adapter=added, held=held)

@@ -15,6 +15,7 @@ from kbitlint.errors import one_line
 from kbitlint.facts.model import AdaptedFacts, EmbeddingFacts, InputGradHooks, ModelFacts
 from kbitlint.model.attributes import attribute, unread_noted
 from kbitlint.model.inspect.gradient_feeds import GradientFlow, gradient_feeds
+from kbitlint.model.inspect.overlaps import overlapping
 from kbitlint.model.inspect.tensors import Origin, Walk, look_at_tensors
 from kbitlint.model.layers import adapters, checkpointing, heads, norms
 from kbitlint.model.layers.adapter_entries import left_out, unmatched
@@ -107,6 +108,7 @@ def _collect(model: nn.Module) -> ModelFacts:
         dead_skips=tuple(dead_skips(base, plain, quantized, unquantized)),
         untied=tuple(heads.untied(base, walk.where)),
         vocabulary=tuple(heads.beyond_embedding(base)),
+        overlapping=tuple(overlapping(walk.held)),
         nonfinite=tuple(walk.nonfinite),
         adapter_levels=adapters.levels(_path_to(model, base), base),
         quantizer_trains=quantizer_trains(base),

@@ -22,7 +22,7 @@ def context_of_launcher() -> TrainingContext:
     The context is empty if the variable is missing or CUDA is not available.
     """
     rank = os.environ.get("LOCAL_RANK", "")
-    if not rank.isdigit() or not torch.cuda.is_available():
+    if not rank.isdecimal() or not torch.cuda.is_available():
         return TrainingContext()
     return TrainingContext(device=f"cuda:{int(rank) % torch.cuda.device_count()}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,6 +37,8 @@ def dead_adapters(layer: nn.Module) -> Iterator[tuple[str, str]]:
                 continue
             if scaling.get(name) == 0:
                 yield name, "its scaling is 0 (lora_alpha)"
+            elif not math.isfinite(scaling.get(name, 1)):
+                yield name, f"its scaling is {scaling[name]}, and so is each gradient"
             elif name in dropouts and getattr(dropouts[name], "p", 0) == 1:
                 yield name, "its dropout is 1, which drops every input"
             elif not has_value(one) and not has_value(other):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kbitlint.facts.layers import Packing, short_name
 from kbitlint.model.attributes import attribute
+from kbitlint.model.layers.dead_adapters import is_finite
 from kbitlint.model.layers.quantized import has_data
 
 if TYPE_CHECKING:
@@ -82,9 +83,16 @@ def _four_bits(module: nn.Module, weight: Any, features: tuple[int, int]) -> Ite
     blocks, size = attribute(state, "absmax"), attribute(state, "blocksize")
     if isinstance(blocks, Tensor) and isinstance(size, int) and blocks.numel() != -(-count // size):
         yield f"its state has {blocks.numel()} block maxima, and {-(-count // size)} blocks"
+    yield from _unreadable(blocks, "block maxima")
     double, held = attribute(attribute(state, "state2"), "absmax"), isinstance(blocks, Tensor) and blocks.dtype is torch.uint8
     if attribute(state, "nested") and (not isinstance(double, Tensor) or not held):
         yield "its state records double quantization, and its block maxima are not quantized"
+
+
+def _unreadable(scales: Any, what: str) -> Iterator[str]:
+    """Yield that scales hold a value that is not finite: each number that they unpack to is NaN or infinite."""
+    if isinstance(scales, Tensor) and scales.is_floating_point() and not scales.is_meta and not is_finite(scales):
+        yield f"its {what} hold NaN or infinity"
 
 
 def _eight_bits(module: nn.Module, weight: Any, features: tuple[int, int]) -> Iterator[str]:
@@ -92,5 +100,6 @@ def _eight_bits(module: nn.Module, weight: Any, features: tuple[int, int]) -> It
     rows = attribute(attribute(module, "state"), "SCB") if rows is None else rows
     if isinstance(rows, Tensor) and rows.numel() != features[1]:
         yield f"its state has {rows.numel()} row maxima, and the layer has {features[1]} rows"
+    yield from _unreadable(rows, "row maxima")
     if weight.dim() == 2 and tuple(weight.shape) not in (features, features[::-1]):
         yield f"it has the shape {list(weight.shape)}, and the layer has {[features[1], features[0]]}"

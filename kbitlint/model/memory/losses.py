@@ -44,10 +44,13 @@ class _Tiled(torch.autograd.Function):
 
 
 def _tile(hidden: Tensor, weight: Tensor, compute: torch.dtype) -> list[Tensor]:
-    """Return the buffers of one tile: its products, and rows and columns in the dtype of the product where they differ."""
-    rows, columns = min(len(hidden), ROWS), min(len(weight), COLUMNS)
-    held = [torch.empty(rows, columns, dtype=compute, device="meta")]
-    for tensor, count in ((hidden, rows), (weight, columns)):
+    """Return the buffers of one tile: its products, and rows and columns in the dtype of the product where they differ.
+
+    The buffer of the products has ``COLUMNS`` columns, also for a smaller vocabulary.
+    """
+    rows = min(len(hidden), ROWS)
+    held = [torch.empty(rows, COLUMNS, dtype=compute, device="meta")]
+    for tensor, count in ((hidden, rows), (weight, min(len(weight), COLUMNS))):
         if tensor.dtype is not compute:
             held.append(torch.empty(count, tensor.shape[1], dtype=compute, device="meta"))
     return held

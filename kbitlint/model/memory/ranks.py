@@ -172,6 +172,14 @@ class Rank:
         """Return the bytes of the gradients that a rank holds at the end of a step."""
         return self.share(nbytes) if self.shards[1] else nbytes
 
+    def earlier(self, nbytes: int) -> int:
+        """Return the bytes of gradients that a rank holds of earlier batches which are accumulated.
+
+        transformers' Trainer runs all batches but the last one under accelerate's ``no_sync``. FSDP then reduces nothing, and
+        each rank holds whole gradients. DeepSpeed parts those of every batch.
+        """
+        return nbytes if self.launch.strategy in ("fsdp1", "fsdp2") else self.gradients(nbytes)
+
     def buckets(self, gradients: int) -> int:
         """Return the bytes of DDP's gradient buckets, which live for the whole run (``gradient_as_bucket_view=False``)."""
         return gradients if self.launch.strategy == "ddp" else 0

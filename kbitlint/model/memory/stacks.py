@@ -163,7 +163,7 @@ def canonical(moment: str, stacks: Sequence[Stack], blocks: Mapping[str, int]) -
         if moment.startswith(f"{stack.path}."):
             number, dot, rest = moment.removeprefix(f"{stack.path}.").partition(".")
             number, comma, passed = number.partition(",")
-            if not number.isdigit():
+            if not number.isdecimal():
                 return moment
             kept = stack.kept(blocks[stack.path])
             index = int(number)

@@ -7,6 +7,7 @@ what the allocator reserves.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.memory_result import KINDS, Moment, StateMemory, StepMemory, mode_of
@@ -31,8 +32,16 @@ if TYPE_CHECKING:
 OPTIMIZER_STEP = "the optimizer's step"
 
 
-def measure(
-    name: str, model: nn.Module, context: TrainingContext, plan: StepPlan, *, owned: bool = False, **how: Any
+def measure(  # noqa: PLR0913  # each is one setting of a measurement
+    name: str,
+    model: nn.Module,
+    context: TrainingContext,
+    plan: StepPlan,
+    *,
+    owned: bool = False,
+    device: str = "cuda",
+    modes: tuple[str, ...] | None = None,
+    rank: Rank | None = None,
 ) -> StateMemory:
     """Return the memory that training a model needs in its present state, in bytes.
 
@@ -42,10 +51,12 @@ def measure(
         context: Autocast, batch size and sequence length.
         plan: Optimizer, loss, accumulation and attention.
         owned: Whether the model is a copy of the caller, whose flags may change.
-        **how: ``known`` and ``device`` as for ``StepMeter``; ``modes``, ``rank`` and ``beside`` as for ``StepMeter.measure``.
+        device: As for ``StepMeter``.
+        modes: As for ``StepMeter.measure``, and so is ``rank``.
+        rank: The rank whose memory is asked for; None for a run on one card.
     """
-    known, device = how.pop("known", None), how.pop("device", "cuda")
-    return StepMeter(model if owned else twin_of(model), device, known).measure(name, context, plan, **how)
+    meter = StepMeter(model if owned else twin_of(model), device)
+    return meter.measure(name, context, plan, modes=modes, rank=rank)
 
 
 class StepMeter:
@@ -92,11 +103,12 @@ class StepMeter:
             a step fails, ``failure`` holds the reason, and later modes are missing.
         """
         resident, buckets, gradients = self._resident | {"other models": beside}, 0, self._gradients
+        earlier = gradients if plan.accumulation > 1 else 0
         state, host = self._optimizer(plan.optimizer)
         if rank is not None:
             resident, buckets = rank.resident(resident), rank.buckets(gradients)
             state, host = rank.optimizer(state, host)
-            gradients = rank.gradients(gradients)
+            earlier, gradients = rank.earlier(earlier), rank.gradients(gradients)
         held = sum(resident.values()) + state + buckets + (WORKSPACE if self.device == "cuda" else 0)
         steps: dict[str, StepMemory] = {}
         failure = None
@@ -108,7 +120,7 @@ class StepMeter:
             except (UntraceableError, FailedStepError) as error:
                 failure = str(error)
                 break
-            timeline = _timeline(step, gradients, plan, held, rank)
+            timeline = _timeline(step, (gradients, earlier), plan, held, rank)
             peak = max(timeline, key=lambda moment: moment.total)
             steps[mode] = StepMemory(step.saved - step.logits, step.logits, peak.total, peak.name, timeline)
         return StateMemory(name, resident, gradients, state, steps, failure, host, buckets)
@@ -122,22 +134,30 @@ class StepMeter:
     def _step(self, context: TrainingContext, plan: StepPlan, stride: int) -> TracedStep:
         key = (stride, plan.loss, plan.attention, plan.accumulation > 1, context, self.device)
         if key not in self.known:
-            _attend_as(self.twin, plan.attention)
-            _set_checkpointing(self.twin, stride)
+            twin = self._checkpointed if stride else self.twin
+            _attend_as(twin, plan.attention)
+            _set_checkpointing(twin, stride)
             like = (stride, plan.attention)
             if like not in self._stacks:
-                self._stacks[like] = repeated(self.twin)
-            self.known[key] = traced_step(self.twin, context, plan, self.device, self._stacks[like])
+                self._stacks[like] = repeated(twin)
+            self.known[key] = traced_step(twin, context, plan, self.device, self._stacks[like])
         return self.known[key]
 
+    @functools.cached_property
+    def _checkpointed(self) -> nn.Module:
+        """Return a copy of the twin for checkpointed steps. To enable checkpointing leaves a hook on the embeddings (PEFT)."""
+        return twin_of(self.twin)
 
-def _timeline(step: TracedStep, gradients: int, plan: StepPlan, held: int, rank: Rank | None) -> tuple[Moment, ...]:
+
+def _timeline(
+    step: TracedStep, held_gradients: tuple[int, int], plan: StepPlan, held: int, rank: Rank | None
+) -> tuple[Moment, ...]:
     """Return the moments of a step and of the update that follows, in their order, each at its most bytes.
 
-    ``gradients`` are those that a rank holds at the end of a step. With accumulation, those of an earlier batch are held.
+    ``held_gradients`` are those that a rank holds (at the end of a step, of earlier batches that are accumulated).
     torch's own optimizers allocate as much again in the update.
     """
-    earlier = gradients if plan.accumulation > 1 else 0
+    gradients, earlier = held_gradients
     found = []
     for name, alive in step.moments.items():
         beside = 0 if rank is None else rank.beside(name, alive)

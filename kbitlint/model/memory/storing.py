@@ -106,7 +106,7 @@ def _load_dtype(base: Any) -> torch.dtype:
 
 def _natural(name: str) -> list[tuple[int, Any]]:
     """Return the key by which transformers orders weights: numbers as numbers."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in name.split(".")]
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in name.split(".")]
 
 
 def saving(model: nn.Module, held: int) -> Phase | None:

@@ -66,14 +66,25 @@ def buffers_in(twin: nn.Module) -> Buffers:
     }
 
 
+def weights_in(twin: nn.Module) -> Buffers:
+    """Return the frozen weights that their own layer may write: an embedding with ``max_norm`` shortens the rows it reads."""
+    found: Buffers = {}
+    for path, module in named_modules(twin):
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None:
+            weight: Any = module.weight
+            if not weight.requires_grad and _SAVED_COPIES not in path.split("."):
+                found[f"{path}.weight" if path else "weight"] = (module, "weight", weight, weight._version)  # noqa: SLF001  # torch counts the writes there
+    return found
+
+
 def written(buffers: Buffers) -> Iterator[str]:
     """Yield the paths of the buffers that a step wrote or replaced, and on which an output depends.
 
     Batch norm counts its batches, and moves its running statistics by its momentum with each.
     """
     for path, (module, name, tensor, version) in buffers.items():
-        same = vars(module)["_buffers"].get(name) is tensor and tensor._version == version  # noqa: SLF001  # see above
-        if same:
+        held = vars(module)["_buffers"] if name in vars(module)["_buffers"] else vars(module)["_parameters"]
+        if held.get(name) is tensor and tensor._version == version:  # noqa: SLF001  # see above
             continue
         if name != _BATCHES:
             if not isinstance(module, nn.modules.batchnorm._NormBase):  # noqa: SLF001  # the base of all batch norms

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kbitlint.model.batch import loss_of
+from kbitlint.model.batch import called, loss_of
 from kbitlint.model.inputs.fitting import fitted_plan
+from kbitlint.model.inputs.settling import Settling, settling
+from kbitlint.model.inputs.structure import described
+from kbitlint.model.inputs.supplied import is_supplied
 from kbitlint.model.isolation import seeded
 from kbitlint.model.trace.dtype_errors import is_about_dtypes
 from kbitlint.model.trace.function_mode import weightless
@@ -46,11 +49,13 @@ def plan_for(model: nn.Module, device: str, batch: int = 2, seq_len: int = 16) -
     Raises:
         TwinError: The model cannot be copied.
     """
+    if is_supplied(described(model)):  # the user's batch, which no correction changes
+        return None
     with seeded():
         twin = twin_of(model)
         stand_in_quantized(twin, device, adapters=False)
         twin.train()
-        ledger = Ledger(device)
+        ledger, mode = Ledger(device), Settling()
         guard = ledger.guard = Guard(
             {original: name for name, module in twin.named_modules() for original in originals_of(module)}
         )
@@ -59,14 +64,15 @@ def plan_for(model: nn.Module, device: str, batch: int = 2, seq_len: int = 16) -
             """Return what the forward of the twin raised because of its batch."""
             ledger.refusals.clear()
             ledger.compared.clear()
+            mode.calls = 0
             try:
-                with torch.no_grad(), guard.watching(), without_leftovers(twin), weightless(ledger):
-                    loss_of(twin(**without_contents(made)))
+                with torch.no_grad(), guard.watching(), without_leftovers(twin), weightless(ledger), settling(mode):
+                    loss_of(called(twin, without_contents(made)))
             except Exception as error:  # noqa: BLE001  # the error is the answer
                 return None if is_no_matter_of_the_batch(error) else error
             return next(map(_raised, filter(mixes_integers, ledger.refusals.values())), None)
 
-        return fitted_plan(twin, run, batch, seq_len, lambda: frozenset(ledger.compared))
+        return fitted_plan(twin, run, batch, seq_len, (lambda: frozenset(ledger.compared), lambda: mode.calls))
 
 
 def is_no_matter_of_the_batch(error: BaseException) -> bool:

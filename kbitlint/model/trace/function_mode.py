@@ -120,6 +120,34 @@ def _without_device(_: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
     return func(args[0], **named)
 
 
+def _sound_of(_: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
+    """Return the sound of a spectrogram. The kernel reads the values of its window, so that sums of frames stand for it."""
+    given = dict(zip(("input", "n_fft", "hop_length"), args, strict=False)) | kwargs
+    frames = given["input"]
+    if not frames.is_meta:
+        return func(*args, **kwargs)
+    hop = given.get("hop_length") or given["n_fft"] // 4
+    samples = torch.view_as_real(frames).sum(-1).sum(-2).repeat_interleave(hop, -1)
+    length = given.get("length") or hop * (frames.shape[-1] - (1 if given.get("center", True) else 0))
+    return (
+        samples[..., :length]
+        if length <= samples.shape[-1]
+        else torch.nn.functional.pad(samples, (0, length - samples.shape[-1]))
+    )
+
+
+def _on_meta(_: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
+    """Run a Fourier transform of frames, whose kernel compares the device of its window with that of its input."""
+    if not args[0].is_meta:
+        return func(*args, **kwargs)
+
+    def moved(value: Any) -> Any:
+        fixed = isinstance(value, Tensor) and not value.is_meta
+        return torch.empty(value.shape, dtype=value.dtype, device=META) if fixed else value
+
+    return func(*map(moved, args), **{name: moved(value) for name, value in kwargs.items()})
+
+
 _DEVICE_QUERIES: dict[Any, Callable[[Ledger, Any, Any, Any], Any]] = {
     Tensor.device.__get__: _device,  # type: ignore[attr-defined]  # a getset descriptor
     Tensor.to: _without_device,
@@ -131,6 +159,8 @@ _DEVICE_QUERIES: dict[Any, Callable[[Ledger, Any, Any, Any], Any]] = {
     Tensor.split: _split,
     Tensor.split_with_sizes: _split,
     torch.split: _split,
+    **dict.fromkeys((torch.stft, Tensor.stft), _on_meta),
+    **dict.fromkeys((torch.istft, Tensor.istft), _sound_of),
     torch.allclose: _same_values,
     torch.equal: _same_values,
     torch.nn.functional.one_hot: one_hot,

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.facts.layers import short_name
+from kbitlint.facts.trace import RefusalFacts
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.model.trace.zeros import Zeros, storage_key
 
@@ -87,3 +89,10 @@ class Ledger:
     def guess(self, what: str) -> None:
         """Count one read of an unknown value. The real value may differ from the answer."""
         self.guesses[what] += 1
+
+    def refused(self) -> tuple[RefusalFacts, ...]:
+        """Return the refusals as facts, in the order of their calls."""
+        return tuple(
+            RefusalFacts(one.where, one.operator, tuple(map(short_name, one.dtypes)), one.in_backward)
+            for one in self.refusals.values()
+        )

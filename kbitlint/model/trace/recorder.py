@@ -17,7 +17,7 @@ from kbitlint.model.inspect.walk import named_modules
 from kbitlint.model.layers.dead_adapters import has_value
 from kbitlint.model.layers.norm_interface import HALF
 from kbitlint.model.layers.replaced import replaced_layers
-from kbitlint.model.trace.beside import Buffers, buffers_in, strays_in
+from kbitlint.model.trace.beside import Buffers, buffers_in, strays_in, weights_in
 from kbitlint.model.trace.gradients import ForwardRecord
 from kbitlint.model.trace.ledger import Ledger
 from kbitlint.model.trace.twin import originals_of
@@ -81,7 +81,7 @@ def prepared(twin: nn.Module, device: str, facts: ModelFacts, starts: frozenset[
     """
     found = list(named_modules(twin))
     step = StepRecorder(twin, Ledger(device), {id(module): path for path, module in found}, dict(found))
-    step.strays, step.buffers = strays_in(twin), buffers_in(twin)
+    step.strays, step.buffers = strays_in(twin), buffers_in(twin) | weights_in(twin)
     step.ledger.where = step.ledger.zeros.where = step.where
     layers = {checkpoint.path for checkpoint in facts.checkpoints if checkpoint.is_layer} or _stacked(found)
     for path, module in found:

@@ -16,7 +16,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from kbitlint.errors import one_line
 from kbitlint.model.attributes import attribute
-from kbitlint.model.batch import loss_of, training_batch
+from kbitlint.model.batch import called, loss_of, training_batch
+from kbitlint.model.inputs.supplied import is_supplied
 from kbitlint.model.layers import adapters, checkpointing
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def is_of_training(model: nn.Module, error: BaseException, how: StepSettings) ->
     if not isinstance(base, PreTrainedModel) or not (
         model is base or (_is_of_peft(model) and adapters.own_base(model) is base)
     ):
-        raise NotBuiltError("a module of the user's own has no small copy to try the batch on")
+        how_to = "the batch is yours" if is_supplied(base) else "pass a batch of yours: kbitlint.check(model, inputs=...)"
+        raise NotBuiltError(f"no library documents what {type(base).__name__} takes; {how_to}")
     raised: BaseException | None
     try:
         raised = _raised(model, base, how)
@@ -122,7 +124,7 @@ def _raised(model: nn.Module, base: PreTrainedModel, how: StepSettings, *, numbe
 def _loss(made: Any, how: StepSettings) -> Tensor:
     if how.loss is not None:
         return how.loss.of(made, emptied=False)
-    return loss_of(made(**training_batch(made, "cpu", how.batch, how.seq_len, how.plan)))
+    return loss_of(called(made, training_batch(made, "cpu", how.batch, how.seq_len, how.plan)))
 
 
 def _checkpoint(made: Any, how: StepSettings) -> None:

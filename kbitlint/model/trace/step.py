@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kbitlint.errors import KbitlintError, one_line
 from kbitlint.facts.trace import CheckpointCall
 from kbitlint.lazy_dataclass import dataclass
-from kbitlint.model.batch import loss_of, training_batch
+from kbitlint.model.batch import called, loss_of, training_batch
 from kbitlint.model.inputs.entries import changed
 from kbitlint.model.inputs.plan import DOCUMENTED, Plan
 from kbitlint.model.layers import adapters
@@ -191,7 +191,7 @@ def _run(step: StepRecorder, how: StepSettings) -> StepEnd:
             autocast(how.device, how.context.autocast_dtype),
         ):
             with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _pack(step, tensor), _unpack):
-                output = how.loss.of(step.twin) if how.loss else step.twin(**inputs)
+                output = how.loss.of(step.twin) if how.loss else called(step.twin, inputs)
                 loss = output if how.loss else loss_of(output)
             forward_done, step.ledger.undefined_loss = True, step.ledger.zeros.is_undefined(loss)
             if not how.keeps_outputs:

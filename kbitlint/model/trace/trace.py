@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.context import TrainingContext
 from kbitlint.facts.chosen import is_chosen
-from kbitlint.facts.layers import short_name
-from kbitlint.facts.trace import PackedReadFacts, RefusalFacts, SavedFacts, TraceFacts
+from kbitlint.facts.trace import PackedReadFacts, SavedFacts, TraceFacts
+from kbitlint.model.inputs.fitting import has_training_step
+from kbitlint.model.inputs.structure import described
 from kbitlint.model.inspect.tensor_hooks import without_gradient
 from kbitlint.model.inspect.walk import collect, named_modules
 from kbitlint.model.isolation import seeded
@@ -26,6 +27,7 @@ from kbitlint.model.trace.arrivals import gradients_of, is_library_code, recast_
 from kbitlint.model.trace.beside import written
 from kbitlint.model.trace.fitting import is_of_adapter, mixes_integers, plan_for
 from kbitlint.model.trace.float32_modules import float32_modules, float32_outputs
+from kbitlint.model.trace.generation import with_generation
 from kbitlint.model.trace.raising import raising
 from kbitlint.model.trace.step import StepEnd, StepSettings, UntraceableError, runnable, step_of
 from kbitlint.model.trace.trainer_loss import trainer_loss
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from kbitlint.facts.model import ModelFacts
-    from kbitlint.model.trace.ledger import Refusal
     from kbitlint.model.trace.recorder import ExpectedGradient, StepRecorder
 
 __all__ = ["UntraceableError", "trace"]
@@ -71,7 +72,7 @@ def trace(
         batch: Sequences in the batch.
         seq_len: Tokens in each sequence.
         facts: Facts of a walk over this model. None walks over the model first.
-        trainer: The Trainer that holds the model. A step on its own loss and first batch runs too.
+        trainer: The Trainer that holds the model. A step on its own loss and first batch runs too, and its generation.
 
     Raises:
         UntraceableError: The step needs values or kernels that do not exist without weights.
@@ -94,6 +95,7 @@ def trace(
         traced = _with_loss(inner, how, None)
     else:
         traced = traced if loss is None else _with_loss(inner, dataclasses.replace(how, loss=loss), traced)
+        traced = with_generation(inner, how, traced, trainer)
     if traced.refusals and context.autocast_dtype is None:
         in_region = dataclasses.replace(how, context=dataclasses.replace(context, autocast_dtype="bfloat16"))
         try:
@@ -154,6 +156,8 @@ def _traced_on_a_batch_that_runs(inner: nn.Module, how: StepSettings) -> tuple[T
         UntraceableError: No correction leads to a batch that runs, and no dtype is refused.
     """
     try:
+        if has_training_step(described(inner)) and (plan := plan_for(inner, how.device, how.batch, how.seq_len)) is not None:
+            how = dataclasses.replace(how, plan=plan)
         return _traced(inner, how), how
     except UntraceableError as error:
         reason = error
@@ -205,7 +209,7 @@ def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
         autocast=how.context.autocast_dtype,
         batch=(how.batch, how.seq_len),
         gradients=gradients,
-        refusals=tuple(_refusal(refusal) for refusal in ledger.refusals.values()),
+        refusals=ledger.refused(),
         packed_reads=tuple(PackedReadFacts(path, reader, name, cast) for (path, reader), name in ledger.packed_reads.items()),
         layers=tuple(step.layers.values()),
         promotions=tuple(step.promotions.values()),
@@ -269,9 +273,3 @@ def _strip(twin: nn.Module, *, bare: bool) -> None:
             module.__dict__.pop("forward", None)
         if checkpointing.FLAG in module.__dict__:
             module.__dict__[checkpointing.FLAG] = False
-
-
-def _refusal(refusal: Refusal) -> RefusalFacts:
-    return RefusalFacts(
-        refusal.where, refusal.operator, tuple(short_name(dtype) for dtype in refusal.dtypes), refusal.in_backward
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.output.fit import assumptions, card_words, largest_words, setup_words, sum_words, verdict_words
+from kbitlint.output.fit import assumptions, card_words, largest_words, setup_words, sum_words, tensors_of, verdict_words
 from kbitlint.output.html.step_chart import map_of, step_chart
 from kbitlint.output.memory import phase_words
 from kbitlint.output.timeline import KINDS
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 def fit_data(report: FitResult) -> dict[str, Any]:
     """Return what the page shows of an answer, as text and as shapes."""
-    # tensors may take as much of the card as the context and fragments leave
-    tensors = round(report.memory.peak * report.total / report.memory.on_card)
     verdict = verdict_words(report)
     return {
         "report": report,
@@ -26,7 +24,7 @@ def fit_data(report: FitResult) -> dict[str, Any]:
         "asked": ", ".join(setup_words(report.asked)),
         "sum": sum_words(report.memory),
         "answer": "" if report.answer_memory is None else sum_words(report.answer_memory),
-        "chart": None if report.step is None else step_chart(report.step, tensors),
+        "chart": None if report.step is None else step_chart(report.step, tensors_of(report)),
         "kinds": KINDS,
         "changes": [(change, size(-change.saves)) for change in report.changes],
         "phases": [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.memory_result import KINDS
 from kbitlint.output.html.step_chart import step_chart
-from kbitlint.output.memory import phase_rows, phase_words
+from kbitlint.output.memory import phase_rows, phase_words, settings_words
 from kbitlint.output.timeline import KINDS as KINDS_OVER_TIME
 from kbitlint.sizes import size
 from kbitlint.upstream.cards import WORKSPACE, on_card
@@ -74,6 +74,8 @@ def budget(report: MemoryResult, now: str = "") -> dict[str, Any]:
         row(kind, [state.resident.get(kind) for state in report.states])
     row("gradients", [state.gradients if state.steps else None for state in report.states])
     row("optimizer state", [state.optimizer if state.steps else None for state in report.states])
+    row("gradient buckets", [state.buckets or None for state in report.states])
+    row("beside, on the host", [state.host or None for state in report.states])
     row("cuBLAS workspaces", [WORKSPACE if state.steps else None for state in report.states])
     row("logits and loss", [next((s.logits for s in state.steps.values()), None) for state in report.states])
     for title, name in (("activations", "activations"), ("peak", "peak")):
@@ -86,6 +88,7 @@ def budget(report: MemoryResult, now: str = "") -> dict[str, Any]:
         row(label if label.startswith(" ") else f"peak, {label}", [value(state) for state in report.states])
     return {
         "report": report,
+        "settings": list(settings_words(report)),
         "attached": [note for note in report.notes if note.startswith("with ")],
         "notes": [note for note in report.notes if not note.startswith("with ")],
         "figures": figures,

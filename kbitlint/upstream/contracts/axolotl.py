@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kbitlint.upstream.contracts import axolotl_runs
 from kbitlint.upstream.contracts.rows import Contract
 
 _TRAIN = ("axolotl.train",)
@@ -148,38 +149,16 @@ _CHECKPOINTING = (
         "selective_checkpointing and gradient_checkpointing_kwargs.use_reentrant",
         "selective_checkpointing requires non-reentrant checkpointing",
     ),
+    _refused(
+        "selective_checkpointing and adapter and within(selective_checkpointing.save, 'mm', 'addmm', 'matmul', 'bmm')",
+        "which cannot be saved when training with a LoRA/QLoRA adapter",
+    ),
+    _refused(
+        "activation_offloading == 'hidden_states' and gradient_checkpointing_kwargs.use_reentrant and unfrozen_parameters",
+        "activation_offloading: hidden_states with reentrant checkpointing is incompatible with `unfrozen_parameters`",
+    ),
     _refused("has(base_model, 'mpt-') and gradient_checkpointing", "gradient_checkpointing is not supported for MPT models"),
     _refused("has(base_model, 'falcon') and fsdp", "FSDP is not supported for falcon models"),
 )
 
-#: utils/schemas/validation.py: when to save and to evaluate
-_TIMES = (
-    _refused(
-        "save_steps and saves_per_epoch", "save_steps and saves_per_epoch are mutually exclusive and cannot be used together."
-    ),
-    _refused(
-        "eval_steps and evals_per_epoch", "eval_steps and evals_per_epoch are mutually exclusive and cannot be used together."
-    ),
-    _refused(
-        "saves_per_epoch and text(save_strategy) and save_strategy != 'steps'",
-        "save_strategy must be empty or set to `steps` when used with saves_per_epoch.",
-    ),
-    _refused(
-        "evals_per_epoch and text(eval_strategy) and eval_strategy != 'steps'",
-        "eval_strategy must be empty or set to `steps` when used with evals_per_epoch.",
-    ),
-    _refused(
-        "text(save_strategy) and save_strategy != 'steps' and save_steps",
-        "save_strategy and save_steps mismatch. Please set save_strategy to 'steps' or remove save_steps.",
-    ),
-    _refused(
-        "text(eval_strategy) and eval_strategy != 'steps' and eval_steps",
-        "eval_strategy and eval_steps mismatch. Please set eval_strategy to 'steps' or remove eval_steps.",
-    ),
-    _refused(
-        "val_set_size == 0 and (eval_steps or eval_strategy) and not test_datasets",
-        "eval_steps and eval_strategy are not supported with val_set_size == 0",
-    ),
-)
-
-ROWS = (*_TIMES, *_ADAPTERS, *_EXPERTS, *_PARALLEL, *_CHECKPOINTING)
+ROWS = (*_ADAPTERS, *_EXPERTS, *_PARALLEL, *_CHECKPOINTING, *axolotl_runs.ROWS)

@@ -142,6 +142,8 @@ def _arithmetic(node: Any, subject: Subject) -> Any:
     left, right = _value(node.left, subject), _value(node.right, subject)
     if not _numbers(left, right):
         return UNKNOWN
+    if isinstance(node.op, ast.Mult):
+        return left * right
     return left - right if isinstance(node.op, ast.Sub) else left % right if right else UNKNOWN
 
 
@@ -252,6 +254,16 @@ def _beyond(value: Any, *known: str) -> Any:
     return any(isinstance(one, str) and one not in known for one in given)
 
 
+def _starting(values: Any, key: str, start: str) -> Any:
+    """Return whether one of several dicts holds a text under a key that starts so."""
+    if not isinstance(values, tuple):
+        return UNKNOWN if values is not None else False
+    held = [one.value(key) for one in values if isinstance(one, Call)]
+    return any(isinstance(text, str) and text.lower().startswith(start) for text in held) or (
+        UNKNOWN if UNKNOWN in held else False
+    )
+
+
 def _is_made(value: Any, name: str) -> Any:
     return value.callee.rpartition(".")[2] == name if isinstance(value, Call) and value.callee != "dict" else value and UNKNOWN
 
@@ -271,4 +283,6 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "kind": lambda value: value.callee[5:] if isinstance(value, Call) and value.callee.startswith("peft.") else UNKNOWN,
     "plugin": _plugin,
     "beyond": _beyond,
+    "starting": _starting,
+    "within": lambda values, *known: any(one in known for one in values) if isinstance(values, tuple) else UNKNOWN,
 }

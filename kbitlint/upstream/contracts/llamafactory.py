@@ -124,6 +124,90 @@ _ADAPTED = (
     _refused("stage in ('rm', 'ppo') and load_best_model_at_end", "RM and PPO stages do not support `load_best_model_at_end`"),
 )
 
+#: sizes of a picture and of a video, which the program sets where a configuration does not: 32 x 32 and 16 x 16 pixels
+_LEAST_PIXELS = {"image": 32 * 32, "video": 16 * 16}
+
+_RUN = (
+    *(
+        _refused(
+            f"number({kind}_max_pixels) and (number({kind}_min_pixels) and {kind}_max_pixels < {kind}_min_pixels "
+            f"or {kind}_min_pixels is None and {kind}_max_pixels < {least})",
+            f"`{kind}_max_pixels` cannot be smaller than `{kind}_min_pixels`",
+        )
+        for kind, least in _LEAST_PIXELS.items()
+    ),
+    *(
+        Contract(
+            _TRAIN,
+            f"whole({kind}_quantization_bit) and {kind}_quantization_bit not in (4, 8)",
+            "We only accept 4-bit or 8-bit quantization",
+            "AssertionError",
+            f"{kind}_quantization_bit",
+        )
+        for kind in ("ref_model", "reward_model")
+    ),
+    _refused("dataset is None and number(val_size) and val_size > 0", "Cannot specify `val_size` if `dataset` is None"),
+    _refused(
+        "eval_dataset is not None and number(val_size) and val_size > 0",
+        "Cannot specify `val_size` if `eval_dataset` is not None",
+        "val_size",
+    ),
+    _refused(
+        "interleave_probs is not None and (mix_strategy is None or mix_strategy == 'concat')",
+        "`interleave_probs` is only valid for interleaved mixing",
+        "interleave_probs",
+    ),
+    _refused(
+        "streaming and number(val_size) and val_size > 0 and val_size < 1", "Streaming mode should have an integer val size"
+    ),
+    _refused("streaming and max_samples is not None", "`max_samples` is incompatible with `streaming`", "max_samples"),
+    _refused("do_train and streaming and max_steps is None", "Please specify `max_steps` in streaming mode"),
+    _refused("mask_history and train_on_prompt", "`mask_history` is incompatible with `train_on_prompt`"),
+    _refused(
+        "(do_eval or do_predict or predict_with_generate or eval_strategy in ('steps', 'epoch')) and eval_dataset is None "
+        "and (val_size is None or val_size == 0)",
+        "Please make sure eval_dataset be provided or val_size >1e-6",
+    ),
+    *(
+        _refused(f"text(stage) and stage != 'sft' and {key}", f"`{key}` cannot be set as True except SFT", key)
+        for key in ("predict_with_generate", "neat_packing")
+    ),
+    _refused(
+        "text(stage) and stage != 'sft' and (train_on_prompt or mask_history)",
+        "`train_on_prompt` or `mask_history` cannot be set as True except SFT",
+    ),
+    _refused(
+        "(stage is None or stage == 'sft') and do_predict and not predict_with_generate",
+        "Please enable `predict_with_generate` to save model predictions",
+    ),
+    _refused(
+        "predict_with_generate and compute_accuracy", "Cannot use `predict_with_generate` and `compute_accuracy` together"
+    ),
+    _refused(f"predict_with_generate and {_ZERO3}", "`predict_with_generate` is incompatible with DeepSpeed ZeRO-3"),
+    _refused("stage == 'ppo' and reward_model is None", "`reward_model` is necessary for PPO training"),
+    _refused("stage == 'ppo' and not do_train", "PPO training does not support evaluation"),
+    _refused("stage == 'ppo' and shift_attn", "PPO training is incompatible with S^2-Attn", "shift_attn"),
+    _refused(
+        "stage == 'ppo' and reward_model_type == 'lora' and text(finetuning_type) and finetuning_type != 'lora'",
+        "`reward_model_type` cannot be lora for Freeze/Full PPO training",
+    ),
+    _refused(
+        "stage == 'dpo' and text(pref_loss) and pref_loss != 'sigmoid' and number(dpo_label_smoothing) "
+        "and dpo_label_smoothing > 0",
+        "`dpo_label_smoothing` is only valid for sigmoid loss function",
+        "dpo_label_smoothing",
+    ),
+    _refused(
+        "pissa_init and stage == 'dpo' and (pref_loss is None or pref_loss not in ('orpo', 'simpo'))",
+        "Cannot use PiSSA for current training stage",
+        "pissa_init",
+    ),
+    *(
+        _refused(f"{one} and {other}", "Cannot use GaLore, APOLLO or BAdam together")
+        for one, other in (("use_galore", "use_apollo"), ("use_galore", "use_badam"), ("use_apollo", "use_badam"))
+    ),
+)
+
 _EXPORTED = (  # train/tuner.py, export_model
     Contract(
         ("llamafactory.export",),
@@ -143,4 +227,4 @@ _EXPORTED = (  # train/tuner.py, export_model
     ),
 )
 
-ROWS = (*_QUANTIZED, *_ADAPTED, *_EXPORTED)
+ROWS = (*_QUANTIZED, *_ADAPTED, *_RUN, *_EXPORTED)

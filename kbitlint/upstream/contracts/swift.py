@@ -5,6 +5,7 @@ from __future__ import annotations
 from kbitlint.upstream.contracts.rows import Contract
 
 _SFT = ("swift.sft",)
+_FLASH = ("flash_attn", "flash_attention_2", "flash_attention_3", "flash_attention_4")
 
 
 def _refused(when: str, message: str, raises: str = "ValueError", drops: str = "") -> Contract:
@@ -86,6 +87,49 @@ ROWS = (
         "bnb_4bit_quant_storage",
     ),
     _refused("packing and lazy_tokenize", "Packing and lazy_tokenize are incompatible"),
+    _refused("streaming and lazy_tokenize", "Streaming and lazy_tokenize are incompatible", drops="lazy_tokenize"),
+    *(
+        _refused(
+            f"{feature} and (attn_impl is None or attn_impl not in {_FLASH})",
+            f'The "{feature}" feature requires a flash attention implementation',
+        )
+        for feature in ("packing", "padding_free")
+    ),
+    _refused(
+        "(packing or padding_free) and rlhf_type is not None and rlhf_type not in ('grpo', 'dpo', 'kto', 'gkd')",
+        "does not support padding_free/packing",
+        "NotImplementedError",
+    ),
+    _refused(
+        "number(sequence_parallel_size) and sequence_parallel_size > 1 and rlhf_type is not None "
+        "and rlhf_type not in ('grpo', 'dpo')",
+        "does not support sequence_parallel",
+        "NotImplementedError",
+    ),
+    *(
+        _refused(f"rlhf_type == 'grpo' and {when}", message)
+        for when, message in (
+            ("num_generations == 1 and teacher_model is None", "num_generations must be greater than 1 for GRPO"),
+            (
+                "text(truncation_strategy) and truncation_strategy not in ('left', 'delete')",
+                "GRPO requires `truncation_strategy 'left' or 'delete'`",
+            ),
+            ("use_liger_kernel and padding_free", "Liger loss does not support padding free yet"),
+            ("use_liger_kernel and delta is not None", "Liger loss does not support two-sided GRPO loss yet"),
+            ("use_liger_kernel and log_entropy", "Liger loss does not support log entropy yet"),
+            (
+                "use_liger_kernel and number(top_entropy_quantile) and top_entropy_quantile < 1",
+                "Liger loss does not support entropy mask yet",
+            ),
+            ("cached_dataset", "cached_dataset is not supported for GRPO"),
+        )
+    ),
+    _refused(
+        "rlhf_type in ('grpo', 'gkd') and vllm_mode is not None and not use_vllm",
+        "vllm_mode is not supported when use_vllm is false",
+    ),
+    _refused("rlhf_type in ('grpo', 'gkd') and vllm_mode is None and use_vllm", "vllm_mode is required when use_vllm is true"),
+    _refused("rlhf_type == 'gkd' and seq_kd", "seq_kd=True (Sequential KD with teacher generation) is deprecated"),
     Contract(  # arguments/export_args.py
         ("swift.export",),
         "quant_bits is not None and quant_method is None",
