@@ -39,6 +39,7 @@ def unpack_new(model: Any, name: str, architectures: Sequence[str] | None, dtype
         if stored is not None and any(key.startswith(f"{path}.") for key in stored):
             continue
         shape = module.weight.shape if type(module.weight).__name__ == "Int8Params" else getattr(module.weight, UNPACKED)[0]
+        setattr(module, UNPACKED, True)  # and its copies
         module.weight = nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"))
 
 
