@@ -42,7 +42,6 @@ class OverlappingParameters(Rule):
 
     ## References
 
-    - https://docs.pytorch.org/docs/stable/generated/torch.Tensor.expand.html
     - https://huggingface.co/docs/safetensors/torch_shared_tensors
     """
 
