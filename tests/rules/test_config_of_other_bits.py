@@ -1,0 +1,54 @@
+"""Rule KB333: config-of-other-bits, and the scales of stored weights (KB123)."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import tiny
+import torch
+from checkpoint_cases import findings
+from safetensors.torch import load_file, save_file
+
+BITS, PACKED = "KB333", "KB123"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    tiny.load().save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_a_saved_model_has_the_bits_and_scales_that_its_config_names(folder):
+    assert [findings(code, folder) for code in (BITS, PACKED)] == [[], []]
+
+
+def test_a_config_of_the_8_bit_variant_beside_4_bit_weights(folder):
+    def change(config):
+        config["quantization_config"] |= {"load_in_4bit": False, "load_in_8bit": True}
+
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    change(config)
+    path.write_text(json.dumps(config))
+
+    assert findings(BITS, folder) == [
+        (
+            "error",
+            "config.json quantization_config.load_in_8bit",
+            "config.json asks for 8 bits, and all weights are packed in 4 bits",
+        )
+    ]
+
+
+def test_stored_scales_that_no_size_of_blocks_gives(folder):
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    tensors[f"{name}.absmax"] = torch.ones(len(tensors[f"{name}.absmax"]) - 1)
+    save_file(tensors, path, {"format": "pt"})
+
+    ((severity, place, message),) = findings(PACKED, folder)
+
+    assert (severity, place) == ("error", f"model.safetensors {name.removesuffix('.weight')}")
+    assert message.startswith("the packed weight contradicts its record: 63 block maxima are stored")
