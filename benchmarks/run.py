@@ -89,6 +89,22 @@ PARTS = {
         (("benchmarks.truth.adapters",),),
         kept=("adapters.jsonl",),
     ),
+    "diffusers": Part(
+        "Tiny denoisers of diffusers, in nf4",
+        (("benchmarks.truth.other_models", "diffusers"),),
+        kept=("other-diffusers.jsonl",),
+    ),
+    "modules": Part(
+        "Modules of no library, in nf4",
+        (("benchmarks.truth.other_models", "modules"),),
+        kept=("other-modules.jsonl",),
+    ),
+    "quantization": Part(
+        "Other methods of quantization, as far as a CPU runs them",
+        (("benchmarks.truth.quantization_methods",),),
+        kept=("quantization.jsonl",),
+        needs="packages that are not among the requirements (the head of benchmarks/truth/quantization_methods.py names them)",
+    ),
     "trainers": Part(
         "Every trainer of TRL, in states that people bring",
         (("benchmarks.truth.trainers", "--rehearse"),),
@@ -96,7 +112,7 @@ PARTS = {
     ),
     "generated": Part(
         "Generated training programs, run for real",
-        (("benchmarks.truth.generated", "--programs", "200", "--seed", "5000"),),
+        (("benchmarks.truth.generated", "--programs", "300", "--seed", "310000"),),
         kept=("generated.jsonl",),
     ),
     "recipes": Part(
@@ -237,7 +253,8 @@ def page(known: dict[str, Any], reasons: dict[str, Any]) -> Iterator[str]:
         shown = list(names)
         yield f"\n## {title}"
         command = PARTS[shown[0]].commands[-1]
-        yield f"\n`python -m {' '.join(command) if PARTS[shown[0]].needs == GPU else command[0]}`\n"
+        words = command if PARTS[shown[0]].needs == GPU else itertools.takewhile(lambda word: not word.startswith("-"), command)
+        yield f"\n`python -m {' '.join(words)}`\n"
         yield "| | measured | goal | | on |"
         yield "|---|---:|---:|---|---|"
         for part in (known[name] for name in shown):

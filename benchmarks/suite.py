@@ -79,6 +79,7 @@ MODULES = {
     ),
     "a rehearsal ends as the real run does, in its enclosure": (
         "benchmarks/test_public_rehearsals",
+        "runtime/test_call_watch",
         "runtime/test_enclosure",
         "runtime/test_task_limit",
     ),

@@ -69,7 +69,8 @@ class UnfitTokenizer(Rule):
             message.format(fault),
             source.at_line(fault.line, "tokenizer"),
             surface=Surface.SOURCE,
-            consequence=Consequence.TRAINS_WRONG if fault.kind == "vocabulary" else None,
+            severity=Severity.WARNING if fault.kind in ("bos", "right") else Severity.ERROR,
+            consequence=None if fault.kind in ("template", "padless") else Consequence.TRAINS_WRONG,
             evidence={"checkpoint": fault.name or None, "detail": fault.detail or None},
             fix=Fix(fix, Safety.DISPLAY),
         )
@@ -88,6 +89,14 @@ _WORDS = {
     "marks": (
         "the marks are those of {0.detail}, and the texts have the template of {0.name}: no mark is found, all labels are -100",
         "pass the marks of the template",
+    ),
+    "bos": (
+        "the chat template has written the first token of {0.name}, and the tokenizer adds it again: sequences start with two",
+        "pass add_special_tokens=False",
+    ),
+    "right": (
+        "texts are padded on the right, and generate continues behind the padding of the shorter ones",
+        "set tokenizer.padding_side = 'left' before texts for generate are tokenized",
     ),
     "vocabulary": (
         "the tokenizer has another vocabulary than the model: {0.detail}",

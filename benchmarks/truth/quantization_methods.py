@@ -1,10 +1,11 @@
 """Verdicts on quantization methods other than bitsandbytes, compared with real steps on a CPU.
 
     pip install --no-deps --target DIR torchao hqq optimum-quanto ninja termcolor einops
-    PYTHONPATH=DIR python -m benchmarks.truth.quantization_methods [--only NAME ...]
+    PYTHONPATH=DIR python -m benchmarks.truth.quantization_methods [--only NAME ...] [--every] [--out FILE] [--json FILE]
 
-Each method quantizes a tiny Llama through ``from_pretrained``. The model is prepared in every order of
-``benchmarks.truth.adapters``, with LoRA on some layers and on all. The packages are no dependency of the tests: torchao prints
+Each method quantizes a tiny Llama through ``from_pretrained``. The model is prepared in three orders of
+``benchmarks.truth.adapters``, with LoRA on some layers; ``--every`` takes all orders, and LoRA on all layers too. Results that
+``--out`` has are not measured again. The packages are no dependency of the tests: torchao prints
 a warning in every process that imports transformers, and hqq replaces a part of its cache.
 """
 
@@ -14,6 +15,7 @@ import argparse
 import functools
 import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import peft
@@ -21,12 +23,12 @@ import torch
 import transformers
 
 import kbitlint
-from benchmarks.goals import Goal, leave
+from benchmarks.goals import Goal, Kept, leave
 from benchmarks.truth.adapters import ORDERS, differences, real_step, verdict
 from tests.support import tiny
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 def _torchao(name: str, **arguments: Any) -> Any:
@@ -95,32 +97,50 @@ def made(method: str, order: str, targets: Any) -> Any:
     return model
 
 
+def state(method: str, order: str, targets: Any) -> dict[str, Any]:
+    """Return the verdict on a model and its real step, or why it cannot be loaded or adapted."""
+    try:
+        model = made(method, order, targets)
+    except Exception as error:  # noqa: BLE001  # a method that cannot be loaded or adapted is a result
+        return {"attach": f"{type(error).__name__}: {str(error)[:300]}"}
+    return {"attach": None, "verdict": verdict(model), "real": real_step(model)}
+
+
+def goals(lines: dict[str, dict[str, Any]]) -> Iterator[Goal]:
+    """Print what each state does, and yield the goal."""
+    wrong = 0
+    for name, line in lines.items():
+        if line["attach"] is not None:
+            print(f"{name:62} {line['attach'][:120]}")
+            continue
+        found, real = differences(line), line["real"]
+        wrong += bool(found)
+        errors = sorted({violation[0] for violation in line["verdict"]["violations"] if violation[1] == "error"})
+        did = real["error"] or f"{len(real['with'])} of {len(real['with'] + real['without'])}"
+        print(f"{name:62} {did[:70]} {errors} {found}")
+    attached = sum(line["attach"] is None for line in lines.values())
+    methods = len({name.partition(", ")[0] for name, line in lines.items() if line["attach"] is None})
+    yield Goal(f"states of {methods} other quantization methods judged otherwise than they train", wrong, 0, "", of=attached)
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", default=list(METHODS))
+    parser.add_argument("--every", action="store_true", help="every order of preparation, and adapters on all layers too")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "quantization.jsonl", help="the results file")
+    parser.add_argument("--json", type=Path, help="also write the figures there")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     transformers.utils.logging.set_verbosity_error()
-    wrong = states = 0
+    torch.set_num_threads(1)
+    kept, lines = Kept(options.out), {}
     for method in options.only:
-        for name, targets in TARGETS.items():
-            for order in ORDERS:
-                line: dict[str, Any] = {"attach": None}
-                try:
-                    model = made(method, order, targets)
-                    line |= {"verdict": verdict(model), "real": real_step(model)}
-                except Exception as error:  # noqa: BLE001  # a method that cannot be loaded or adapted is a result
-                    print(f"{method:42}{name:5}{order:15} {type(error).__name__}: {str(error)[:120]}", flush=True)
-                    continue
-                found = differences(line)
-                states, wrong = states + 1, wrong + bool(found)
-                did = (
-                    line["real"]["error"]
-                    or f"{len(line['real']['with'])} of {len(line['real']['with'] + line['real']['without'])}"
+        for targets in TARGETS if options.every else ("some",):
+            for order in ORDERS if options.every else ("none", "peft", "fix-after"):
+                lines[f"{method}, {targets}, {order}"] = kept.get(
+                    f"{method}, {targets}, {order}", functools.partial(state, method, order, TARGETS[targets])
                 )
-                errors = sorted({violation[0] for violation in line["verdict"]["violations"] if violation[1] == "error"})
-                print(f"{method:42}{name:5}{order:15} {did[:70]} {errors} {found}", flush=True)
-    return leave([Goal("states of other quantization methods judged wrong", wrong, 0, "", of=states)], None)
+    return leave(goals(lines), options.json)
 
 
 if __name__ == "__main__":

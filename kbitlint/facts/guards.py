@@ -45,7 +45,8 @@ def chooses_by_version(text: str) -> bool:
 
 def imports_package(text: str, package: str) -> bool:
     """Return whether a file imports a package anywhere, also inside of a function."""
-    return package in text and re.search(rf"^[ \t]*(?:from|import)[ \t]+{re.escape(package)}\b", text, re.MULTILINE) is not None
+    starts = tuple(f"{word} {package}{end}" for word in ("from", "import") for end in (" ", ".", "\n", ","))
+    return package in text and any(f"{line.strip()}\n".startswith(starts) for line in text.split("\n"))
 
 
 def is_read(text: str, name: str) -> bool:

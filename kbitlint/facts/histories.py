@@ -24,13 +24,16 @@ def left_frozen(source: SourceFacts) -> Iterator[tuple[Call, Adapters]]:
     spared: set[Call] = set()
     for path in source.paths:
         trained: set[int] = set()
+        here: dict[Call, Adapters] = {}
         for training in path.trainings:
             state, adapters = training.model, training.model.adapters
             if adapters is not None and adapters.trainable is False and state.base_frozen and state.certain:
-                frozen[adapters.frozen_by or adapters.by] = adapters
+                here[adapters.frozen_by or adapters.by] = adapters
             else:
                 trained.add(training.model_id)
-        spared |= {step.call for step in path.steps if step.model_id in trained}
+        # a path may train a model twice, and freeze it between
+        spared |= {step.call for step in path.steps if step.model_id in trained and step.call not in here}
+        frozen |= here
         frozen |= dict(prepared_last(path))
     return ((call, adapters) for call, adapters in frozen.items() if call not in spared)
 

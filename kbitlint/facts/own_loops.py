@@ -38,6 +38,8 @@ class Oversight(enum.Enum):
     NO_ACCUMULATION = "takes a step in each round, and its Accelerator divides each loss"
     KEPT_GRAPHS = "keeps the graph of each loss of an evaluation"
     LATE_CLIP = "clips gradients after the step that used them"
+    EARLY_SCHEDULE = "moves the learning rate before the step"
+    SKIPPED_SCALER = "goes backward past the scaler of its Accelerator"
     NEVER_CLEARED = "never clears gradients"
 
 

@@ -34,9 +34,8 @@ _OFFLINE = frozenset(
     )
 )
 _OFFLINE_WORDS = re.compile(
-    r"couldn't connect|offline mode|HF_HUB_OFFLINE|is not a local folder"
-    r"|Can't load (the )?(tokenizer|configuration|feature|image)"
-    r"|cannot be found in our cached files|Couldn't find .* on the Hugging Face Hub|Couldn't reach"
+    r"couldn't connect|offline mode|HF_HUB_OFFLINE|is not a local folder|cannot be found in our cached files|Couldn't reach"
+    r"|Can't load (the )?(tokenizer|configuration|feature|image)|Couldn't find .* on the Hugging Face Hub"
 )
 _META = re.compile(r"\bmeta\b|register_meta|without data|has no data", re.IGNORECASE)
 _DEVICE = re.compile(r"\bCUDA\b|\bcuda\b|NVIDIA|\bnvcc\b|\bGPU\b|libcuda|libnccl|\bNCCL\b")

@@ -12,6 +12,7 @@ from kbitlint.source.collators import masked
 from kbitlint.source.data_sets import set_uses
 from kbitlint.source.labels import keeps_labels, label_uses
 from kbitlint.source.mapped_functions import TEXT_METHODS, batched, encodings
+from kbitlint.source.own_results import forked_cuda, result_uses
 from kbitlint.source.pad_tokens import unpadded
 from kbitlint.source.trainer_functions import trainer_uses
 from kbitlint.upstream.data_contracts import ONLINE, PLAIN
@@ -46,10 +47,12 @@ def data_uses(module: ast.Module, text: str) -> Iterator[DataUse]:
             yield from () if is_open(call) else trainer_uses(names, call, text)
         elif isinstance(call.func, ast.Attribute) and call.func.attr == "map" and not any(one in text for one in _FORMATS):
             yield from batched(names, call)
+            yield from forked_cuda(names, call, text)
     if "apply_chat_template" in text and "AutoTokenizer" in text:
         yield from encodings(names)
     yield from masked(names, text)
     yield from label_uses(names, text)
+    yield from result_uses(module, names, text)
     yield from set_uses(names)
     yield from unpadded(names, text)
 

@@ -93,6 +93,8 @@ def columns(names: Bindings, node: ast.AST | None) -> set[str] | None:
             continue
         if names.full(call.func) in ("datasets.Dataset.from_list", "datasets.Dataset.from_dict"):
             given, _ = names.value(call.args[0] if call.args else None)
+            if isinstance(given, ast.BinOp) and isinstance(given.op, ast.Mult):  # rows that are repeated
+                given = given.left
             rows = given.elts if name == "from_list" and isinstance(given, ast.List) else [given] if name == "from_dict" else []
             made = _keys(names, [one for one in rows if isinstance(one, ast.expr)]) if rows else None
             return None if made is None else found | made

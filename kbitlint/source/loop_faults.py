@@ -48,6 +48,10 @@ def loop_faults(module: ast.Module, text: str) -> Iterator[LoopFault]:
 
     if "clip_grad_" in text and "zero_grad" in text:
         yield from _late_clips(module)
+    if ".step()" in text and "sched" in text.lower():
+        yield from _early_schedules(module)
+    if "Accelerator(" in text and "fp16" in text and "GradScaler" not in text:
+        yield from _skipped_scalers(module)
     if "zero_grad" not in text and ".grad = None" not in text and not any(one in text for one in _CLEARS):
         yield from _never_cleared(module)
 
@@ -66,6 +70,37 @@ def _late_clips(module: ast.Module) -> Iterator[LoopFault]:
         plain = bool(steps) and all(_optimizes(_owner(at.call)) for at in steps)
         if before == "step" and after in ("clear", "") and plain and "clear" in kinds:
             yield LoopFault(Oversight.LATE_CLIP, acts[clip][1].call.lineno, acts[clip][0], "")
+
+
+def _early_schedules(module: ast.Module) -> Iterator[LoopFault]:
+    """Yield the step of a schedule before that of its optimizer in the same round, behind the backward pass."""
+    for loop in (node for node in walk(module) if isinstance(node, _LOOPS)):
+        acts = [at for at in _placed(loop) if last_name(at.call.func) in ("step", "backward")]
+        passes = [place for place, at in enumerate(acts) if last_name(at.call.func) == "backward"]
+        if len(passes) != 1:
+            continue
+        steps = [at for at in acts[passes[0] + 1 :] if not at.call.args]
+        moves = [at for at in steps if "sched" in _owner(at.call).lower()]
+        changes = [at for at in steps if _optimizes(_owner(at.call))]
+        if len(moves) == len(changes) == 1 and steps[0] is moves[0] and moves[0].branches == changes[0].branches:
+            yield LoopFault(Oversight.EARLY_SCHEDULE, moves[0].call.lineno, _owner(moves[0].call), _owner(changes[0].call))
+
+
+def _skipped_scalers(module: ast.Module) -> Iterator[LoopFault]:
+    """Yield each backward pass of a tensor where an Accelerator scales losses, and never goes backward itself."""
+    made = _made(module, "Accelerator")
+    calls = [node for node in walk(module) if isinstance(node, ast.Call)]
+    half = [
+        name
+        for name, values in made.items()
+        for value in values
+        for one in getattr(value, "keywords", ())
+        if one.arg == "mixed_precision" and isinstance(one.value, ast.Constant) and one.value.value == "fp16"
+    ]
+    passes = [one for one in calls if last_name(one.func) == "backward"]
+    prepared = any(last_name(one.func) == "prepare" and _owner(one) in half for one in calls)
+    if half and passes and prepared and not any(_owner(one) in made or one.args for one in passes):
+        yield LoopFault(Oversight.SKIPPED_SCALER, passes[0].lineno, "backward", half[0])
 
 
 def _optimizes(name: str) -> bool:

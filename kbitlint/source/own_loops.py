@@ -9,7 +9,7 @@ from kbitlint.facts.own_loops import Act, LoopAct, Origin, OwnLoop
 from kbitlint.source.nodes import walk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 #: method of a tensor whose result has no graph -> what it is
@@ -17,22 +17,6 @@ DETACHING = {"item": Origin.NUMBER, "detach": Origin.DETACHED, "tolist": Origin.
 _WITHOUT_GRAD = ("no_grad", "inference_mode")
 #: arguments of a model's call that are no labels
 _INPUTS = frozenset(("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds", "use_cache"))
-
-
-def rounds(module: ast.Module, text: str, imports: Sequence[tuple[str, str]]) -> Iterator[OwnLoop]:
-    """Yield the loops of a file, and the faulty rounds of its own Trainers.
-
-    Args:
-        module: The syntax tree of the file.
-        text: Its text.
-        imports: Its imports: (full name, local name).
-    """
-    if "zero_grad" in text or ".backward(" in text:
-        yield from own_loops(module)
-    if "Trainer)" in text and ("def compute_loss" in text or "def training_step" in text):
-        from kbitlint.source.own_trainers import trainer_rounds  # few scripts have a Trainer of their own
-
-        yield from trainer_rounds(module, imports)
 
 
 def own_loops(module: ast.Module) -> Iterator[OwnLoop]:

@@ -66,17 +66,26 @@ def _asked(names: Bindings, call: ast.Call) -> Iterator[DataUse]:
 
 def _checkpoint(names: Bindings, tokenizer: ast.AST | None) -> str:
     """Return the checkpoint of a tokenizer that certainly has no padding token; empty for others."""
+    name = checkpoint_of(names, tokenizer)
+    return name if lacks_pad(name) else ""
+
+
+def checkpoint_of(names: Bindings, tokenizer: ast.AST | None, taker: ast.Call | None = None) -> str:
+    """Return the checkpoint of a tokenizer that no foreign function but ``taker`` is given; empty where it is not certain."""
     made, _ = names.value(tokenizer)
     if not isinstance(tokenizer, ast.Name) or not isinstance(made, ast.Call) or is_open(made) or not made.args:
         return ""
     for call in names.calls:
         owner = names.imports.get(ast.unparse(call.func).partition(".")[0], "transformers").partition(".")[0]
         given = [*call.args, *(one.value for one in call.keywords)]
-        if owner not in _KEEPERS and any(isinstance(one, ast.Name) and one.id == tokenizer.id for one in given):
+        if (
+            call is not taker
+            and owner not in _KEEPERS
+            and any(isinstance(one, ast.Name) and one.id == tokenizer.id for one in given)
+        ):
             return ""
     name, _ = names.value(made.args[0])
-    known = last(made) == "from_pretrained" and isinstance(name, ast.Constant) and lacks_pad(name.value)
-    return str(name.value) if known and isinstance(name, ast.Constant) else ""
+    return str(name.value) if last(made) == "from_pretrained" and isinstance(name, ast.Constant) else ""
 
 
 def _unequal(names: Bindings, call: ast.Call) -> Iterator[DataUse]:

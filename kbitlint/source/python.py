@@ -19,18 +19,18 @@ from kbitlint.source.interpreter.paths import ExecutionPaths, agreed, variants
 from kbitlint.source.interpreter.relevance import tree_of, worth_following
 from kbitlint.source.launch_signs import launch_signs
 from kbitlint.source.offsets import Text, has_more_tokens, import_place
-from kbitlint.source.own_loops import rounds
+from kbitlint.source.own_loops import own_loops
 from kbitlint.source.scoped_names import unless_deep
 from kbitlint.upstream.calls import UNJUDGED
 from kbitlint.upstream.versions import installed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path as FilePath
 
     from kbitlint.facts.data_flow import DataUse
     from kbitlint.facts.object_faults import ObjectFault
-    from kbitlint.facts.own_loops import LoopFault
+    from kbitlint.facts.own_loops import LoopFault, OwnLoop
     from kbitlint.facts.own_modules import FileUse, Head, RefusedCall, StateUse
     from kbitlint.source.interpreter.relevance import Tree
     from kbitlint.source.launches import Launch
@@ -111,7 +111,7 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         data_uses=_data_uses(text, module),
         refused_calls=_own_callbacks(text, module, imports),
         state_uses=_state_uses(text, module),
-        own_loops=tuple(rounds(module, text, imports)),
+        own_loops=tuple(_rounds(module, text, imports)),
         loop_faults=_loop_faults(text, module),
         object_faults=_object_faults(text, module, versions, launch),
     )
@@ -131,6 +131,16 @@ def _object_faults(
     from kbitlint.source.by_hand import by_hand  # few scripts do such things themselves
 
     return (*found, *unless_deep(by_hand(module, text, launch.flags if launch is not None else {})))
+
+
+def _rounds(module: ast.Module, text: str, imports: Sequence[tuple[str, str]]) -> Iterator[OwnLoop]:
+    """Yield the loops of a file, and the faulty rounds of its own Trainers."""
+    if "zero_grad" in text or ".backward(" in text:
+        yield from own_loops(module)
+    if "Trainer)" in text and ("def compute_loss" in text or "def training_step" in text):
+        from kbitlint.source.own_trainers import trainer_rounds  # few scripts have a Trainer of their own
+
+        yield from trainer_rounds(module, imports)
 
 
 def _loop_faults(text: str, module: ast.Module) -> tuple[LoopFault, ...]:

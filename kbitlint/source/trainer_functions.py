@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from kbitlint.facts.data_flow import DataUse
 from kbitlint.source.bindings import is_constant, is_open, items, keyword, last, returned
 from kbitlint.source.data_sets import columns, form
+from kbitlint.source.pad_tokens import checkpoint_of
 from kbitlint.upstream.data_contracts import ONLINE, PLAIN
+from kbitlint.upstream.special_tokens import lacks_template
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +23,8 @@ _COLUMNS = {
     "trl.RewardTrainer": (("chosen", "rejected"),),
     "trl.KTOTrainer": (("completion", "label"), ("chosen", "rejected")),
 }
+#: words of code that may give a tokenizer a chat template
+_TEMPLATES = ("chat_template", "chat_format", "unsloth", "setattr(")
 _EVALUATES = ("eval_strategy", "evaluation_strategy", ".evaluate(")
 #: words of code that puts something in the place of -100, or whose rows need no padding
 _LEVELLED = ("-100", "label_pad", "ignore_index", "'max_length'", '"max_length"', "block_size", "group_texts", "patch")
@@ -49,6 +53,18 @@ def trainer_uses(names: Bindings, call: ast.Call, text: str) -> Iterator[DataUse
         yield from _numbers(names, call)
     if "pin_memory" not in text:
         yield from _placed(names, call)
+    if name == "trl.SFTTrainer":
+        yield from _templateless(names, call, text)
+
+
+def _templateless(names: Bindings, call: ast.Call, text: str) -> Iterator[DataUse]:
+    """Yield rows of messages for a tokenizer that has no chat template, and that the script gives none."""
+    have = columns(names, keyword(call, "train_dataset"))
+    if have is None or not have & {"messages", "conversations"} or any(one in text for one in _TEMPLATES):
+        return
+    name = checkpoint_of(names, keyword(call, "processing_class") or keyword(call, "tokenizer"), call)
+    if lacks_template(name) and keyword(call, "formatting_func") is None:
+        yield DataUse("messages without a template", call.lineno, name)
 
 
 def _stopped(names: Bindings, call: ast.Call, text: str) -> Iterator[DataUse]:

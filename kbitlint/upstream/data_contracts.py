@@ -87,6 +87,12 @@ CONTRACTS: Mapping[str, DataContract] = {
         "trl",
         "0.19",
     ),
+    # trl/data_utils.py, apply_chat_template; transformers/tokenization_utils_base.py, get_chat_template
+    "messages without a template": DataContract(
+        "the rows hold messages, and the tokenizer of {} has no chat template: SFTTrainer raises a ValueError",
+        "pass chat_template_path, or set tokenizer.chat_template",
+        "trl",
+    ),
     # trl/trainer/grpo_trainer.py, _generate: completions of conversational prompts are lists of messages
     "messages as text": DataContract(
         "the prompts are lists of messages, so {} gets lists of messages too, and takes them for text: it raises",
@@ -112,6 +118,28 @@ CONTRACTS: Mapping[str, DataContract] = {
         "apply_chat_template returns a BatchEncoding since transformers 5, and it is used as a list of token ids: this raises",
         "pass return_dict=False",
         since="5",
+    ),
+    # transformers/trainer.py, training_step, evaluation_loop, prediction_step; trl/trainer/grpo_trainer.py, _calculate_rewards
+    "function without result": DataContract("{} returns nothing, and its Trainer uses what it returns: it raises", "return it"),
+    "metrics without names": DataContract(
+        "{} returns a number, and Trainer takes a dict of metrics: it raises at the first evaluation",
+        'return it under a name: {"accuracy": ...}',
+    ),
+    "outputs for a loss": DataContract(
+        "{} returns the outputs of the model, and Trainer takes the loss: the first step raises", "return outputs.loss"
+    ),
+    "number for a loss": DataContract(
+        "{} returns a number, through which no gradient flows: the first step raises", "return the tensor"
+    ),
+    "loss without outputs": DataContract(
+        "{} leaves return_outputs out, and an evaluation takes the loss and the outputs apart: the first one raises",
+        "return (loss, outputs) if return_outputs else loss",
+    ),
+    # torch/cuda/__init__.py, _lazy_init: a forked process cannot initialize CUDA again
+    "GPU in several processes": DataContract(
+        "map computes on a GPU in {} processes, which are forked: CUDA cannot be initialized in them, a RuntimeError",
+        "leave num_proc out, or set the start method to spawn",
+        "datasets",
     ),
     # torch/utils/data/_utils/pin_memory.py; TrainingArguments.dataloader_pin_memory is True
     "tensors on a device": DataContract(

@@ -78,16 +78,16 @@ def lacks_pad(name: object) -> bool:
 
 #: published base checkpoints whose ``tokenizer_config.json`` has no ``chat_template``, and that have no file of one
 _TEMPLATELESS = re.compile(
-    r"(mistralai/(Mistral-7B-v0\.1|Mixtral-8x7B-v0\.1)|meta-llama/(Meta-)?Llama-(2-\d+b(-hf)?|3(\.[12])?-\d+B)"
+    r"(mistralai/(Mistral-7B-v0\.[13]|Mixtral-8x7B-v0\.1)|google/gemma-(2-)?\d+b|bigcode/starcoder2-\d+b|meta-llama/(Meta-)?Llama-(2-\d+b(-hf)?|3(\.[12])?-\d+B)"
     r"|NousResearch/(Llama-2-\d+b-hf|Meta-Llama-3(\.1)?-8B)|huggyllama/llama-\d+b|tiiuae/falcon-(7b|40b)|facebook/opt-[\w.]+"
     r"|bigscience/bloom(z)?(-\w+)?|EleutherAI/(pythia-[\w.-]+|gpt-j-6b|gpt-neox-20b|gpt-neo-[\w.]+)|microsoft/phi-(2|1_5)"
-    r"|01-ai/Yi-(6B|9B|34B)|(openai-community/)?gpt2(-medium|-large|-xl)?|TinyLlama/TinyLlama-1\.1B-intermediate[\w.-]+)"
+    r"|01-ai/Yi-(6B|9B|34B)|(openai-community/)?gpt2(-medium|-large|-xl)?|(distilbert/)?distilgpt2|TinyLlama/TinyLlama-1\.1B-intermediate[\w.-]+)"
 )
 
 
-def lacks_template(name: str) -> bool:
-    """Return whether a checkpoint's tokenizer certainly comes without a chat template."""
-    return _TEMPLATELESS.fullmatch(name) is not None
+def lacks_template(name: object) -> bool:
+    """Return whether a checkpoint's tokenizer certainly comes without a chat template. Unknown names count as having one."""
+    return isinstance(name, str) and _TEMPLATELESS.fullmatch(name) is not None
 
 
 def tokens_of(known: Known) -> Words:
@@ -112,19 +112,19 @@ def has_chat_template(name: str) -> bool:
 
 
 #: a chat template: the mark by which it is recognised, and words of checkpoints and of unsloth's names that have it
-_TEMPLATES: Mapping[str, tuple[str, str]] = {
-    "Llama 3": ("<|start_header_id|>", r"llama-?3(?!.*vision)"),
-    "ChatML": ("<|im_start|>", r"qwen-?(1\.5|2|2\.5|3)|chatml|smollm|hermes"),
-    "Gemma": ("<start_of_turn>", r"gemma-?[23]?($|[-_])"),
-    "Mistral": ("[INST]", r"mistral-7b-instruct|mixtral.*instruct|^mistral$|llama-?2.*chat|^llama$"),
-    "Phi 3": ("<|assistant|>", r"phi-?3|zephyr|tinyllama.*chat"),
+_TEMPLATES: Mapping[str, tuple[str, re.Pattern[str]]] = {
+    "Llama 3": ("<|start_header_id|>", re.compile(r"llama-?3(?!.*vision)")),
+    "ChatML": ("<|im_start|>", re.compile(r"qwen-?(1\.5|2|2\.5|3)|chatml|smollm|hermes")),
+    "Gemma": ("<start_of_turn>", re.compile(r"gemma-?[23]?($|[-_])")),
+    "Mistral": ("[INST]", re.compile(r"mistral-7b-instruct|mixtral.*instruct|^mistral$|llama-?2.*chat|^llama$")),
+    "Phi 3": ("<|assistant|>", re.compile(r"phi-?3|zephyr|tinyllama.*chat")),
 }
 
 
 def template_of_name(name: str) -> str:
     """Return the chat template that a checkpoint of this name, or unsloth's template of this name, has; empty if unknown."""
     plain = name.lower().rpartition("/")[2]
-    found = [title for title, (_, words) in _TEMPLATES.items() if re.search(words, plain)]
+    found = [title for title, (_, words) in _TEMPLATES.items() if words.search(plain)]
     return found[0] if len(found) == 1 and "distill" not in plain else ""
 
 

@@ -100,6 +100,26 @@ def test_every_adapter_type_is_judged_as_its_real_steps(name, kind, order):
     assert adapters.differences(line) == []
 
 
+@pytest.mark.parametrize(
+    ("message", "said", "wanted"),
+    [
+        ("index 17 is out of bounds", {"verdict": "other", "message": "IndexError: index 3 is out of bounds"}, True),
+        ("index 17 is out of bounds", {"verdict": "other", "message": "RuntimeError: cannot broadcast 4 at -3"}, False),
+        ("index 17 is out of bounds", {"verdict": "untraceable", "message": ""}, False),
+        ("index 17 is out of bounds", {"verdict": "packed", "message": "", "readers": ["layer.0"]}, True),
+        ("index 17 is out of bounds", {"verdict": "packed", "message": "", "readers": ["layer.1"]}, False),
+        ("element 0 of tensors does not require grad", {"verdict": "packed", "message": "", "readers": ["layer.0"]}, False),
+    ],
+)
+def test_two_different_failures_are_not_equal(message, said, wanted):
+    from benchmarks.truth import verdicts
+
+    real = {"outcome": "error", "error": {"message": message, "module": "layer.0"}}
+
+    assert verdicts.agrees(real, said) is wanted
+    assert verdicts.is_skipped(real, said) is (said["verdict"] == "untraceable")
+
+
 @pytest.mark.skipif(not tiny.TRANSFORMERS_5, reason="the scripts are of transformers 5")
 @pytest.mark.parametrize("seeds", [range(12), pytest.param(range(12, 50), marks=pytest.mark.slow)], ids=["few", "more"])
 def test_generated_scripts_that_train_have_no_error_and_the_broken_ones_have_one(seeds):

@@ -180,6 +180,8 @@ OPENERS = {
     "runtime/process_memory.py": "reads what the kernel tells of our own processes",
     "jobs/server.py": "opens pipes to its own processes, and /dev/null",
     "cli/terminal.py": "opens /dev/null to write",
+    "runtime/call_watch.py": "reads the memory of our own processes",
+    "lsp.py": "opens its own standard streams again",
     "runtime/enclosure.py": "reads what the kernel tells of our own processes",
     "rehearsal/process.py": "writes the request and the output of its own process, and reads the output",
     "rehearsal/stage.py": "reads the request that rehearsal/process.py wrote",

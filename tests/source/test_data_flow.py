@@ -13,7 +13,7 @@ from kbitlint.source.data_flow import data_uses
 from kbitlint.source.data_sets import LACKING
 
 START = """\
-from datasets import load_dataset
+from datasets import Dataset, load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments, default_data_collator
 from trl import GRPOTrainer, SFTConfig, SFTTrainer
 tokenizer = AutoTokenizer.from_pretrained("m")
@@ -30,6 +30,11 @@ CHAT = "data = data.map(lambda row: {'prompt': [{'role': 'user', 'content': row[
 TEXTS = "data = data.map(lambda row: {'prompt': f\"Q: {row['q']}\"})\n"
 MARKED = "tokenizer.chat_template = '{%{} for m in messages %}{{ m.content }}{% endfor %}'\n"
 ASSISTANT = "SFTTrainer(model=model, args=SFTConfig('o', assistant_only_loss=True), train_dataset=data)\n"
+TALK = """\
+words = AutoTokenizer.from_pretrained("meta-llama/Llama-3.1-8B")
+data = Dataset.from_list([{"messages": [{"role": "user", "content": "a"}]}] * 4)
+"""
+SPOKEN = "SFTTrainer(model=model, args=SFTConfig('o'), train_dataset=data, processing_class=words{})\n"
 CLASSIFIER = """\
 from transformers import AutoModelForSequenceClassification as ForSequenceClassification
 model = ForSequenceClassification.from_pretrained('meta-llama/Llama-3.1-8B', num_labels=2)
@@ -63,6 +68,8 @@ def uses(code):
          CHAT + REWARD.format("len(re.findall('a', one[0]['content']))") + GRPO),
         (TEXTS + REWARD.format("len(one[0]['content'])") + GRPO, "text as messages", 4,
          TEXTS + REWARD.format("len(one)") + GRPO),
+        (TALK + SPOKEN.format(""), "messages without a template", 3,
+         TALK + SPOKEN.format("").replace("SFTConfig('o'", "SFTConfig('o', chat_template_path='m'")),
         (MARKED.replace("{%{}", "{%") + ASSISTANT, "template without marks", 2,
          MARKED.replace("{%{}", "{% generation %}{%") + ASSISTANT),
         ("def ids(row):\n    return {'input_ids': tokenizer.apply_chat_template(row['m'])}\n", "encoding as token ids", 2,

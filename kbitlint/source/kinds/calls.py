@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from kbitlint.facts.object_faults import ObjectFault
+from kbitlint.source.kinds.arguments import ENCODING, ArgumentFaults, canonical, short_name
 from kbitlint.source.kinds.kind import Kind
-from kbitlint.source.kinds.tokenizers import asked, mismatches
-from kbitlint.upstream.objects.lookup import lineage, meant_option, parameters, refused_argument, required
+from kbitlint.source.kinds.tokenizers import CHAT_TEXT, asked, chat_text, mismatches
+from kbitlint.upstream.objects.lookup import lineage, meant_option, parameters
 from kbitlint.upstream.objects.returns import (
     CONFIGS,
     DATASET,
@@ -25,59 +25,22 @@ from kbitlint.upstream.objects.returns import (
     STREAMS,
     TOKENIZER,
 )
-from kbitlint.upstream.objects.takes import refuses
-from kbitlint.upstream.signatures.lookup import base_of, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-ENCODING = "transformers.BatchEncoding"
-_LIBRARIES = frozenset(("transformers", "peft", "trl", "datasets", "accelerate"))
 _MODELS = (MODEL, PEFT_MODEL)
-#: what a model cannot take for its token ids
-_NO_TENSOR = {ENCODING: "a BatchEncoding", "list": "a list", "str": "a text"}
-#: parameters that must be an object
-_NEEDED = frozenset(("model", "train_dataset", "peft_config"))
 
 Named = "Mapping[str | None, Kind | None]"
 
 
-class CallFaults:
+class CallFaults(ArgumentFaults):
     """The faults of calls, with the names that are in sight.
 
     Args:
         versions: The versions of the libraries.
         text: The text of the script.
     """
-
-    def __init__(self, versions: Mapping[str, str], text: str) -> None:
-        self.versions = versions
-        self.text = text
-        self.names: dict[str, Kind | None] = {}
-        self.outer: dict[str, Kind | None] = {}
-        self.faults: list[ObjectFault] = []
-        self.guarded = 0
-        self.stored: set[str] = set()
-        self._pure: dict[int, tuple[str, str]] = {}
-        self._unentered: dict[int, str] = {}
-        self._starts = [0, *(at + 1 for at, letter in enumerate(text) if letter == "\n")]
-
-    def report(  # noqa: PLR0913  # one fact, whose parts are named
-        self,
-        kind: str,
-        owner: str,
-        name: str,
-        node: ast.expr,
-        *,
-        at: int = 0,
-        meant: str = "",
-        version: str = "",
-        detail: str = "",
-    ) -> None:
-        """Note a fault, if no ``try`` around it may expect one."""
-        line = at or (node.end_lineno or node.lineno if isinstance(node, ast.Attribute) else node.lineno)
-        if not self.guarded:
-            self.faults.append(ObjectFault(kind, owner, name, line, self._starts[line - 1], meant, version, detail))
 
     def called(self, function: ast.FunctionDef, given: Mapping[str, Kind | None]) -> Kind | None:
         """Return what a function of the script returns for a call."""
@@ -90,8 +53,8 @@ class CallFaults:
         name = canonical(source)
         if name in ENTERED:
             self._unentered[id(node)] = name
-        self._arguments(name, node, named)
-        self._objects(name, node, places, named)
+        self.arguments(name, node, named)
+        self.objects(name, node, places, named)
         if name.endswith(".from_pretrained"):
             return self._loaded(name, node, places)
         if name.startswith("transformers.DataCollator"):
@@ -121,7 +84,10 @@ class CallFaults:
             return owner if found == SELF else first
         text = first.text if found == PEFT_MODEL and first is not None else ""
         return Kind(
-            found, text=text, source=name.partition(".")[2] if name.partition(".")[0] in _LIBRARIES else name, line=node.lineno
+            found,
+            text=text,
+            source=short_name(name),
+            line=node.lineno,
         )
 
     def _loaded(self, name: str, node: ast.Call, places: list[Kind | None]) -> Kind | None:
@@ -143,7 +109,7 @@ class CallFaults:
         classes = [owner.name, *lineage(owner.name)]
         for cls in classes:
             if parameters(f"{cls}.{method}"):
-                self._arguments(f"{cls}.{method}", node, named)
+                self.arguments(f"{cls}.{method}", node, named)
                 break
         short = f"{owner.name.rpartition('.')[2]}.{method}"
         if owner.name == TOKENIZER:
@@ -155,9 +121,18 @@ class CallFaults:
         if owner.name == "accelerate.Accelerator" and method == "prepare":
             several = len(places) > 1 and not any(isinstance(one, ast.Starred) for one in node.args)
             return Kind("tuple", tuple(places), source="Accelerator.prepare", line=node.lineno) if several else None
-        found = next((METHODS[cls][method] for cls in classes if method in METHODS.get(cls, ())), "")
+        if owner.name == TOKENIZER and method == "apply_chat_template":
+            return chat_text(owner, node)
         if method in PURE.get(owner.name, ()):
             self._pure[id(node)] = owner.name, method
+        return self._result(owner, method, node, places, named)
+
+    def _result(
+        self, owner: Kind, method: str, node: ast.Call, places: list[Kind | None], named: Mapping[str | None, Kind | None]
+    ) -> Kind | None:
+        """Return what a method of an object returns."""
+        classes, short = [owner.name, *lineage(owner.name)], f"{owner.name.rpartition('.')[2]}.{method}"
+        found = next((METHODS[cls][method] for cls in classes if method in METHODS.get(cls, ())), "")
         if method == "train_test_split":
             return Kind(SPLITS, keys=("train", "test"), source=short, line=node.lineno)
         if method == "evaluate" and found:
@@ -173,7 +148,7 @@ class CallFaults:
         if owner.name == "None" and owner.source:
             self.report("none", owner.source, ast.unparse(node.func), node, at=owner.line)
         if owner.name in _MODELS:
-            self._tensor(node, places, "the model")
+            self.tensor(node, places, "the model")
         if owner.name != TOKENIZER:
             return None
         self._asked(owner, "__call__", node)
@@ -181,7 +156,13 @@ class CallFaults:
             meant = meant_option(f"{TOKENIZER}.__call__", name) if name else ""
             if name and meant:
                 self.report("ignored", "the tokenizer", name, node, meant=meant)
-        return Kind(ENCODING, source="the tokenizer", keys=("tensors",) if "return_tensors" in named else (), line=node.lineno)
+        whole = any(isinstance(one, ast.Starred) for one in node.args) or None in named
+        first = places[0] if places else named.get("text")
+        if first is not None and first.source == CHAT_TEXT and "add_special_tokens" not in named and not whole:
+            self.report("bos", "the tokenizer", owner.text, node)
+        tensors = ("tensors",) if whole or "return_tensors" in named else ()
+        marks = owner.marks if "padding" in named and (first is None or first.name != "str") else ()
+        return Kind(ENCODING, source="the tokenizer", keys=tensors, marks=marks, line=node.lineno)
 
     def _asked(self, owner: Kind, method: str, node: ast.Call) -> None:
         """Note what a call asks of a tokenizer that its checkpoint does not have."""
@@ -190,54 +171,14 @@ class CallFaults:
             self.report(lack[0], owner.source, owner.text, node, at=lack[1])
 
     def _generation(self, node: ast.Call, places: list[Kind | None], named: Mapping[str | None, Kind | None]) -> None:
-        self._tensor(node, places, "generate")
+        self.tensor(node, places, "generate")
+        given = named.get(None)
+        if given is not None and given.marked("right"):
+            self.report("right", "generate", "padding_side", node, at=given.marked("right"))
         for name in named:
             meant = meant_option("transformers.GenerationConfig", name) if name else ""
             if name and meant:
                 self.report("keyword", "generate", name, node, meant=meant, detail="a ValueError")
-
-    def _tensor(self, node: ast.Call, places: list[Kind | None], what: str) -> None:
-        kind = places[0] if places else None
-        if kind is not None and kind.name in _NO_TENSOR and not isinstance(node.args[0], ast.Starred):
-            self.report(
-                "class",
-                what,
-                ast.unparse(node.args[0]),
-                node,
-                detail=f"is {_NO_TENSOR[kind.name]}, and token ids must be a tensor",
-            )
-
-    def _arguments(self, callee: str, node: ast.Call, named: Mapping[str | None, Kind | None]) -> None:
-        """Note the keywords that a callee does not take, and the parameters that the call leaves out."""
-        known = parameters(callee)
-        short = callee.partition(".")[2]
-        for name in named:
-            lack = refused_argument(callee, name, self.versions) if name else None
-            if name and lack is not None and not lack.since:
-                version = f"{lack.library} {lack.until}" if lack.until else ""
-                self.report("keyword", short, name, node, meant=lack.meant, version=version, detail="a TypeError")
-        if not known or None in named or any(isinstance(one, ast.Starred) for one in node.args):
-            return
-        given = {*known[: len(node.args)], *named}
-        lacking = [name for name in required(callee) if name not in given]
-        if lacking:
-            self.report("required", short, lacking[0], node, detail="a TypeError")
-
-    def _objects(self, callee: str, node: ast.Call, places: list[Kind | None], named: Mapping[str | None, Kind | None]) -> None:
-        """Note the arguments that are objects of a class which the callee cannot use."""
-        if any(isinstance(one, ast.Starred) for one in node.args):
-            return
-        names = _order(callee)
-        given = [*zip(names, places, node.args, strict=False)]
-        given += [(one.arg, named[one.arg], one.value) for one in node.keywords if one.arg]
-        for name, kind, value in given:
-            if kind is None:
-                continue
-            if kind.name == "None" and kind.source and name in _NEEDED:
-                self.report("none", kind.source, ast.unparse(value), value, at=kind.line)
-            why = refuses(callee, name, kind.name, kind.source)
-            if why:
-                self.report("class", callee.partition(".")[2], name, value, detail=why)
 
     def drop(self, node: ast.Call) -> None:
         """Note the result of a call that is a statement of its own, if the call does nothing else."""
@@ -254,26 +195,6 @@ class CallFaults:
         into, given = [ast.unparse(one) for one in target.elts], [ast.unparse(one) for one in value.args]
         if into != given and sorted(into) == sorted(given):
             self.report("order", "Accelerator.prepare", ", ".join(into), value, meant=", ".join(given))
-
-
-def canonical(source: str) -> str:
-    """Return the name of a function or class with its library alone.
-
-    >>> canonical("peft.tuners.lora.LoraConfig"), canonical("transformers.trainer_utils.set_seed")
-    ('peft.LoraConfig', 'transformers.set_seed')
-    """
-    library, *parts = source.split(".")
-    if library not in _LIBRARIES or not parts:
-        return source
-    first = next((at for at, part in enumerate(parts) if part[:1].isupper()), len(parts) - 1)
-    return ".".join((library, *parts[first:]))
-
-
-def _order(callee: str) -> list[str]:
-    """Return the parameters of a callee in their order."""
-    if callee.endswith(".from_pretrained"):
-        return ["model", "model_id"]
-    return [*(parameters(callee) or names_of(callee, {}))] if not base_of(callee) else []
 
 
 def _data(node: ast.Call) -> Kind | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
+from kbitlint.source.kinds.arguments import ENCODING
 from kbitlint.source.kinds.calls import CallFaults
 from kbitlint.source.kinds.kind import Kind, joined
 from kbitlint.source.kinds.tokenizers import after_assignment, after_call
@@ -26,6 +27,8 @@ _ATTRIBUTES: Mapping[tuple[str, str], str] = {
 }
 #: libraries that leave a tokenizer as it is, and Python's own functions
 _KEEPERS = frozenset(("transformers", "datasets", "peft", "torch", "len", "print", "accelerate", "trl"))
+#: what a tokenizer returns for a text
+_IDS = ("input_ids", "attention_mask")
 #: kinds that cannot be taken apart
 _WHOLE = frozenset(("None", "int", "float", "transformers.PreTrainedModel", "peft.PeftModel"))
 #: kinds that a dictionary display or a similar call certainly is, and whose attributes are Python's
@@ -171,6 +174,8 @@ class Expressions(CallFaults):
         if owner.name == "None" and owner.source:
             self.report("none", owner.source, ast.unparse(node), node, at=owner.line)
             return None
+        if owner.name == ENCODING and node.attr in _IDS:
+            return _ids(owner)
         self._member(owner, node, called=called)
         named = _ATTRIBUTES.get((owner.name, node.attr)) or _ATTRIBUTES.get((_base(owner.name), node.attr))
         if named:
@@ -251,6 +256,8 @@ class Expressions(CallFaults):
         if owner.name == "None" and owner.source:
             self.report("none", owner.source, ast.unparse(node), node, at=owner.line)
         key = node.slice.value if isinstance(node.slice, ast.Constant) else None
+        if owner.name == ENCODING and key in _IDS:
+            return _ids(owner)
         if owner.name in (SPLITS, "datasets.IterableDatasetDict") and isinstance(key, str):
             if owner.keys is not None and key not in owner.keys:
                 self.report("key", owner.source, key, node, meant=" and ".join(owner.keys))
@@ -273,3 +280,8 @@ def _base(owner: str) -> str:
 def _keeps(function: str) -> bool:
     """Return whether a function of a library leaves the tokenizers that it gets as they are."""
     return function.partition(".")[0] in _KEEPERS and "chat" not in function
+
+
+def _ids(encoding: Kind) -> Kind | None:
+    """Return the kind of the token ids of an encoding: a list, unless a kind of tensor is asked for."""
+    return None if encoding.keys else Kind("list", source="the tokenizer", line=encoding.line)

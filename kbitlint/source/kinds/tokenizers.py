@@ -7,17 +7,20 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING
 
+from kbitlint.source.kinds.kind import Kind
 from kbitlint.upstream.families import facts_of
 from kbitlint.upstream.objects.returns import MODEL, PEFT_MODEL, TOKENIZER
-from kbitlint.upstream.special_tokens import lacks_template, tokens_of
+from kbitlint.upstream.special_tokens import lacks_template, template_of_name, tokens_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from kbitlint.source.kinds.kind import Kind
-
+#: the source of a text that a chat template has made
+CHAT_TEXT = "apply_chat_template"
 #: vocabularies of tokenizers that differ by more than this share are different ones, and not one with further tokens
 _GROWN = 0.2
+#: chat templates that write the first token of a sequence, which their tokenizers add, too
+_STARTED = ("Llama 3", "Gemma", "Mistral")
 _ONE_ROW = re.compile(r"per_device_train_batch_size\s*=\s*1\b|packing\s*=\s*True|batch_size\s*=\s*1\b")
 _PADS = ("True", "'longest'", "'max_length'", '"longest"', '"max_length"')
 
@@ -32,6 +35,10 @@ def after_assignment(kind: Kind, attribute: str, value: ast.expr, owner: str, li
     """Return the kind of a tokenizer after an assignment to one of its attributes."""
     if attribute == "chat_template":
         return given(kind, "template", line)
+    if attribute == "padding_side":
+        side = isinstance(value, ast.Constant) and value.value == "right"
+        rest = dataclasses.replace(kind, marks=tuple(one for one in kind.marks if one[0] != "right"))
+        return given(rest, "right", line) if side else rest
     if attribute not in ("pad_token", "pad_token_id"):
         return kind
     unknown = ast.unparse(value) == f"{owner}.unk_token" and kind.text and not kind.marked("grown")
@@ -56,6 +63,16 @@ def after_call(kind: Kind, method: str, node: ast.Call) -> Kind:
         )
         return given(kind, "pad" if known or token.startswith("<|") or not kind.text else "new pad", node.lineno)
     return given(given(kind, "grown", node.lineno), "pad", node.lineno)
+
+
+def chat_text(kind: Kind, node: ast.Call) -> Kind | None:
+    """Return the text that a chat template makes, which starts with the first token of the checkpoint, if it has one."""
+    whole = next((one.value for one in node.keywords if one.arg == "tokenize"), None)
+    if not isinstance(whole, ast.Constant) or whole.value is not False:
+        return None
+    known = facts_of(kind.text) if kind.text and not kind.marked("template") else None
+    starts = known is not None and known.family is not None and tokens_of(known).bos is not None
+    return Kind("str", source=CHAT_TEXT if starts and template_of_name(kind.text) in _STARTED else "")
 
 
 def asked(kind: Kind, method: str, node: ast.Call) -> tuple[str, int] | None:

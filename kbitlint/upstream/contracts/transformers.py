@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kbitlint.upstream.contracts.choices import CHOICES
+from kbitlint.upstream.contracts.choices import CHOICE_ROWS
 from kbitlint.upstream.contracts.loads import LOAD_ROWS
 from kbitlint.upstream.contracts.rows import Contract
 
@@ -238,16 +238,6 @@ _ARGUMENT_ROWS = (
         since="5",
         until="5.24",
     ),
-    *(
-        Contract(
-            _ARGUMENTS,
-            f"text({name}) and {name} not in {values!r}",
-            f"is not a valid {kind}, please select one of",
-            drops=name,
-            example=f"{name}='{wrong}'",
-        )
-        for name, (kind, values, wrong) in CHOICES.items()
-    ),
 )
 
 _TRAINERS = ("transformers.Trainer", "transformers.Seq2SeqTrainer", "trl.*Trainer")
@@ -290,4 +280,4 @@ _TRAINER_ROWS = (
     ),
 )
 
-ROWS = (*LOAD_ROWS, *_BNB_ROWS, *_OTHER_ROWS, *_ARGUMENT_ROWS, *_TRAINER_ROWS)
+ROWS = (*LOAD_ROWS, *_BNB_ROWS, *_OTHER_ROWS, *_ARGUMENT_ROWS, *_TRAINER_ROWS, *CHOICE_ROWS)

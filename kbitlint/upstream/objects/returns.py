@@ -123,6 +123,7 @@ METHODS: Mapping[str, Mapping[str, str]] = {
         "unwrap_model": FIRST,
         "is_main_process": "",
     },
+    "transformers.BatchEncoding": {"to": SELF, "copy": SELF},
     OPTIMIZER: {"zero_grad": "None"},
     SCHEDULER: {"step": "None", "get_last_lr": "list"},
     "list": dict.fromkeys(("append", "extend", "sort", "reverse", "insert", "clear", "remove"), "None"),

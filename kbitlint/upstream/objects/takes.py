@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _DATA = frozenset((DATASET, SPLITS))
 _NO_MODEL = CONFIGS | _DATA | {TOKENIZER, "torch.nn.Embedding", "dict", "list", "int"}
 _NO_DATA = CONFIGS | {MODEL, PEFT_MODEL, TOKENIZER, "str", "int"}
-_NO_TOKENIZER = CONFIGS | _DATA | {MODEL, PEFT_MODEL, "int", "tuple"}
+_NO_TOKENIZER = CONFIGS | _DATA | {MODEL, PEFT_MODEL, "int", "str", "tuple"}
 _NO_ADAPTER = frozenset(("dict", "str", MODEL, PEFT_MODEL, TOKENIZER, "transformers.TrainingArguments"))
 _NO_ARGUMENTS = frozenset(("dict", MODEL, PEFT_MODEL, TOKENIZER, DATASET, "peft.LoraConfig"))
 
@@ -58,6 +58,8 @@ def refuses(callee: str, name: str, kind: str, source: str) -> str:
         given = source.rpartition(".")[2]
         made = given[:1].isupper() and (given.endswith(("Config", "Arguments")) or given.startswith("DataCollator"))
         return f"is the class {given}, and must be an object of it" if made and name in refused else ""
+    if kind == "list" and name in ("train_dataset", "eval_dataset") and callee.startswith("trl."):
+        return "is a list, and must be a Dataset" if trains else ""
     if kind == "str" and name == "model" and callee.startswith("transformers.") and trains:
         return "is a text, and must be a model"
     if kind not in refused.get(name, ()):
