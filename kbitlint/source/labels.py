@@ -24,10 +24,11 @@ def label_uses(names: Bindings, text: str) -> Iterator[DataUse]:
     masks = "-100" in text or "ignore_index" in text or not trainers or not all(keeps_labels(names, one) for one in trainers)
     gives = bool(trainers) or any(keyword(call, "labels") is not None for call in names.calls)
     own = "cross_entropy" in text.lower() or "crossentropy" in text.lower() or "def forward" in text
-    for function in names.functions:
-        for node in ast.walk(function):
+    shifts = gives and not own and "ForCausalLM" in text
+    for function in names.functions if shifts or not masks else ():
+        for node in ast.walk(function) if shifts else ():
             given = items(node)
-            if gives and not own and "ForCausalLM" in text and "input_ids" in given and "labels" in given:
+            if "input_ids" in given and "labels" in given:
                 ids, labels = _sliced(given["input_ids"]), _sliced(given["labels"])
                 if ids[1:] == ("end",) and labels[1:] == ("start",) and ids[0] == labels[0]:
                     yield DataUse("labels shifted", given["labels"].lineno)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 #: classes whose heads are trained for a task, so that checkpoints of a base model lack them
-_OF_TASK = re.compile(r"For\w*(Classification|QuestionAnswering|MultipleChoice|Regression)$")
+_OF_TASK = re.compile(r"(Classification|QuestionAnswering|MultipleChoice|Regression)$")
 
 
 def unpack_new(model: Any, name: str, architectures: Sequence[str] | None, dtype: torch.dtype) -> None:
