@@ -28,6 +28,13 @@ def _choice() -> re.Pattern[str]:
     )
 
 
+#: lines about the version of Python, torch or a kernel library: they say nothing of transformers, PEFT and TRL
+_OTHER_VERSION = re.compile(
+    r"^[^\n]{0,200}\b(?:torch|sys|platform|np|numpy|bnb|bitsandbytes|xformers|flash_attn|triton)\.(?:__version__|version)[^\n]*$",
+    re.MULTILINE,
+)
+
+
 @functools.cache
 def _text_given() -> re.Pattern[str]:
     """Return the pattern of ``name="text"``: a statement, or before a comma or bracket a default of a signature."""
@@ -39,8 +46,13 @@ def _text_given() -> re.Pattern[str]:
 
 
 def chooses_by_version(text: str) -> bool:
-    """Return whether a file compares versions of libraries, or reads a function's parameters, in its code."""
-    return _choice().search(text) is not None and _choice().search(PROSE.sub("", text)) is not None
+    """Return whether a file compares versions of libraries, or reads a function's parameters, in its code.
+
+    Versions of torch and of Python do not count: they choose no arguments of transformers, PEFT and TRL.
+    """
+    if _choice().search(text) is None:
+        return False
+    return _choice().search(_OTHER_VERSION.sub("", PROSE.sub("", text))) is not None
 
 
 def imports_package(text: str, package: str) -> bool:

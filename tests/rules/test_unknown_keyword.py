@@ -94,6 +94,16 @@ def test_a_call_that_expects_the_refusal_or_another_class_is_clean(body):
     assert said(body) == []
 
 
+@pytest.mark.parametrize(
+    "test",
+    ["torch.__version__ >= '2'", "version.parse(torch.__version__) >= version.parse('2.0')", "sys.version_info >= (3, 11)"],
+)
+def test_a_choice_by_the_version_of_torch_or_python_expects_no_refusal(test):
+    body = f"if {test}:\n    model = torch.compile(model)\nTrainingArguments('out', no_cuda=True)\n"
+
+    assert [severity for severity, _ in said(body)] == ["warning"]
+
+
 @newest
 @pytest.mark.parametrize(
     ("body", "make"),
