@@ -69,7 +69,8 @@ class AdapterInitOnPackedWeights(Rule):
         for config, steps in source.attached():
             argument = config.argument("init_lora_weights")
             method = str(argument.value).partition("_")[0] if argument is not None else ""
-            packed = all(step.before.packed and not (method == "orthogonal" and _is_floating(step.before)) for step in steps)
+            floating = _is_floating if method == "orthogonal" else _keeps_weights
+            packed = all(step.before.packed and not floating(step.before) for step in steps)
             if argument is not None and method in FLOATS and packed:
                 column = all(step.before.bits == FOUR for step in steps)
                 wrong = method == "loftq" and not column
@@ -82,6 +83,11 @@ class AdapterInitOnPackedWeights(Rule):
                     evidence={"init_lora_weights": argument.value},
                     fix=Fix("initialise on the float base, then quantize what is left of it", Safety.DISPLAY),
                 )
+
+
+def _keeps_weights(model: ModelState) -> bool:
+    """Return whether 8-bit layers may keep weights in 16 bits, which they pack in each forward pass."""
+    return model.quantization is not None and model.quantization.value("llm_int8_has_fp16_weight") not in (None, False)
 
 
 def _is_floating(model: ModelState) -> bool:

@@ -82,6 +82,8 @@ def test_a_rehearsal_ends_as_the_real_run_does(name, source, truth, tmp_path, mo
     else:
         assert raised_in(reports) == (real["kind"], real["line"])
     assert [report.crashes for report in reports] == [()] * len(reports)
+    of_tokens = [one for report in reports for one in report.violations if one.code in ("KB637", "KB903")]
+    assert len(of_tokens) <= 1, "a token without a row is one finding"
     trained = [[one.path for one in report.outline if one.trainable] for report in reports if report.outline]
     if real["trained"]:
         # a script that raises in `train` itself has trained nothing, and its training is not audited

@@ -28,6 +28,10 @@ def test_the_initialisation_reads_packed_weights(init, severity):
         *(pytest.param(LOADED + attach(init), id=str(init)) for init in ("olora", "eva", "gaussian", True, False)),
         pytest.param("model = AutoModelForCausalLM.from_pretrained('org/base')\n" + attach("pissa"), id="float base"),
         pytest.param(attach("pissa"), id="unknown base"),
+        pytest.param(
+            LOADED.replace("load_in_4bit=True", "load_in_8bit=True, llm_int8_has_fp16_weight=True") + attach("pissa"),
+            id="8-bit layers that keep their weights",
+        ),
         pytest.param(LOADED + "model = get_peft_model(model, config)\n", id="unknown config"),
         pytest.param(LOADED + ADAPTED, id="default"),
     ],

@@ -116,7 +116,6 @@ def test_patterns_that_are_made_while_running_are_few_and_known():
     """Their parts: columns of our tables, names of classes and arguments, words of one script, and the patterns of a
     configuration, which ``runtime/patterns.py`` matches within a time limit."""
     assert MADE == [
-        "kbitlint/facts/guards.py",
         "kbitlint/facts/source_text.py",
         "kbitlint/files/merged.py",
         "kbitlint/files/packing.py",
@@ -129,7 +128,6 @@ def test_patterns_that_are_made_while_running_are_few_and_known():
         "kbitlint/source/gitignore.py",
         "kbitlint/upstream/hub_names.py",
         "kbitlint/upstream/messages.py",
-        "kbitlint/upstream/special_tokens.py",
     ]
 
 
