@@ -22,7 +22,7 @@ PROSE = re.compile(r"(\"\"\"|\'\'\').*?\1|#[^\n]*", re.DOTALL)
 def _choice() -> re.Pattern[str]:
     """Return the pattern of comparisons of versions, and of questions for the parameters of a function."""
     return re.compile(
-        r"__version__[^\n]{0,40}(?:[<>]|[!=]=|startswith|split)|version\.parse\(|\bparse_version\(|\bVersion\(|\bsignature\("
+        r"(?<!torch\.)__version__[^\n]{0,40}(?:[<>]|[!=]=|startswith|split)|version\.parse\(|\bparse_version\(|\bVersion\(|\bsignature\("
         r"|metadata\.version\(|__dataclass_fields__|\bis_\w{1,40}_(?:version|greater|available)\w{0,40}\([\"']|compare_versions?\("
         r"|[<>]=?[ \t]*version\.|\b_?version_?info\b|\bis_(?:transformers|trl|peft)_\w{1,40}\("
     )

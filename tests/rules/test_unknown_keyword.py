@@ -155,3 +155,10 @@ def test_what_has_no_successor_is_by_hand(tmp_path):
     body = "args = TrainingArguments('out', past_index=1)\n"
 
     assert fixed_text("KB543", body, tmp_path) == body
+
+
+def test_a_question_for_the_version_of_torch_says_nothing_of_the_other_libraries():
+    asked = "if torch.__version__ >= '2':\n    model = torch.compile(model)\n"
+    body = f"args = TrainingArguments('out', evaluation_strategy='no')\n{asked}"
+
+    assert len(findings("KB543", body)) == 1
