@@ -12,11 +12,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+#: levels of SARIF, the worst one first, and the rows of a summary, for which GitHub takes a MiB
+LEVELS = ("error", "warning", "note", "none")
+MOST = 500
+
 
 def main() -> int:
     log = Path(os.environ["SARIF"])
     words = [*shlex.split(os.environ.get("TARGETS", "")), *shlex.split(os.environ.get("ARGS", ""))]
     command = ["kbitlint", "check", *words, "--output-format", "sarif", "--output-file", str(log)]
+    log.unlink(missing_ok=True)  # of an earlier step: a run that fails writes none
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     sys.stderr.write(done.stderr)
     text = summary(json.loads(log.read_text(encoding="utf-8"))) if log.exists() else f"kbitlint failed: `{done.stderr.strip()}`"
@@ -30,9 +35,11 @@ def summary(log: dict) -> str:
     """Return the results of a log as Markdown: a table, and what could not be checked."""
     run = log["runs"][0]
     results = [result for result in run["results"] if not result.get("suppressions")]
+    results.sort(key=lambda result: LEVELS.index(result["level"]))
     lines = ["## kbitlint", ""]
     if results:
-        lines += ["| severity | rule | place | message |", "|---|---|---|---|", *map(row, results)]
+        lines += ["| severity | rule | place | message |", "|---|---|---|---|", *map(row, results[:MOST])]
+        lines += [f"\nand {len(results) - MOST} more, in {os.environ['SARIF']}"] if len(results) > MOST else []
     else:
         lines += ["No violations."]
     notes = [note for note in run["invocations"][0]["toolExecutionNotifications"] if note["level"] == "error"]

@@ -75,9 +75,11 @@ MODULES = {
         "model/test_diffusion",
         "model/test_fitted_batches",
         "model/test_plain_modules",
+        "model/test_undocumented_inputs",
     ),
     "a rehearsal ends as the real run does, in its enclosure": (
         "benchmarks/test_public_rehearsals",
+        "runtime/test_call_watch",
         "runtime/test_enclosure",
         "runtime/test_task_limit",
     ),

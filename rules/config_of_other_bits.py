@@ -41,8 +41,7 @@ class ConfigOfOtherBits(Rule):
 
     ## References
 
-    - https://github.com/huggingface/transformers/issues/29362
-    - https://huggingface.co/docs/transformers/quantization/bitsandbytes
+    - https://github.com/bitsandbytes-foundation/bitsandbytes/issues/831
     """
 
     meta: ClassVar[Meta] = Meta(

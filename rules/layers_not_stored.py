@@ -45,8 +45,7 @@ class LayersNotStored(Rule):
 
     ## References
 
-    - https://github.com/huggingface/transformers/issues/17254
-    - https://github.com/arcee-ai/mergekit/issues/116
+    - https://github.com/huggingface/accelerate/issues/1054
     """
 
     meta: ClassVar[Meta] = Meta(

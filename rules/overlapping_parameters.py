@@ -42,7 +42,8 @@ class OverlappingParameters(Rule):
 
     ## References
 
-    - https://huggingface.co/docs/safetensors/torch_shared_tensors
+    - https://github.com/lucidrains/titans-pytorch/issues/64
+    - https://github.com/monniert/dti-sprites/issues/2
     """
 
     meta: ClassVar[Meta] = Meta(

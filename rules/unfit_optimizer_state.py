@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class UnfitOptimizerState(Rule):
-    """A parameter that its optimizer cannot step: averages of another shape, NaN, or a sparse gradient.
+    """A parameter that its optimizer cannot step: averages that do not fit it, or a sparse gradient.
 
     ## What it does
 
@@ -43,7 +43,7 @@ class UnfitOptimizerState(Rule):
 
     ## References
 
-    - https://github.com/pytorch/pytorch/issues/40769
+    - https://github.com/wochenlong/lora-scripts-next/pull/320
     """
 
     meta: ClassVar[Meta] = Meta(

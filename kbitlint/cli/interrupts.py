@@ -20,7 +20,7 @@ class Watch:
     """Count every Ctrl-C of a run, and repeat one that is swallowed.
 
     The exception is lost where a callback, a ``__del__`` or an extension module discards it, or an ``except`` that names
-    everything. Half of the time of ``import torch`` is spent in imports, each of which ends in such a callback.
+    everything. Each import ends in such a callback, which frees its lock (``_get_module_lock`` of importlib).
     """
 
     def __init__(self) -> None:
@@ -37,6 +37,7 @@ class Watch:
 
     def stop(self) -> None:
         """Install Python's own handler again."""
+        self.over = True
         _replace((self._arrived,), signal.default_int_handler)
         sys.unraisablehook = self._unraisable
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from kbitlint.errors import KbitlintError
@@ -189,6 +190,13 @@ def _must_be_names(package: str, slug: str, code: str) -> None:
         raise KbitlintError(f"new-rule {slug}: --package {package}: is no name of a package")
 
 
+def _text_of(project: Path) -> str:
+    try:
+        return content.read_text(project)
+    except (OSError, UnicodeDecodeError) as error:
+        raise KbitlintError(f"{project}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
 def create(folder: Path, package: str, slug: str, code: str, surface: str = "model") -> Iterator[str]:
     """Write a rule into a package, and its test beside the package, and yield a line for each file.
 
@@ -216,7 +224,7 @@ def create(folder: Path, package: str, slug: str, code: str, surface: str = "mod
     start, project = folder / package / "__init__.py", folder / "pyproject.toml"
     if not start.exists():
         written = {start: "", **written}
-    known = content.read(project).decode("utf-8", "replace") if project.exists() else None
+    known = _text_of(project) if os.path.lexists(project) else None
     if known is None:
         written = {project: _PROJECT, **written}
     for path, text in written.items():

@@ -22,10 +22,17 @@ PROSE = re.compile(r"(\"\"\"|\'\'\').*?\1|#[^\n]*", re.DOTALL)
 def _choice() -> re.Pattern[str]:
     """Return the pattern of comparisons of versions, and of questions for the parameters of a function."""
     return re.compile(
-        r"__version__[^\n]{0,40}(?:[<>]|[!=]=|startswith|split)|version\.parse\(|\bparse_version\(|\bVersion\(|\bsignature\("
+        r"(?<!torch\.)__version__[^\n]{0,40}(?:[<>]|[!=]=|startswith|split)|version\.parse\(|\bparse_version\(|\bVersion\(|\bsignature\("
         r"|metadata\.version\(|__dataclass_fields__|\bis_\w{1,40}_(?:version|greater|available)\w{0,40}\([\"']|compare_versions?\("
         r"|[<>]=?[ \t]*version\.|\b_?version_?info\b|\bis_(?:transformers|trl|peft)_\w{1,40}\("
     )
+
+
+#: lines about the version of Python, torch or a kernel library: they say nothing of transformers, PEFT and TRL
+_OTHER_VERSION = re.compile(
+    r"^[^\n]{0,200}\b(?:torch|sys|platform|np|numpy|bnb|bitsandbytes|xformers|flash_attn|triton)\.(?:__version__|version)[^\n]*$",
+    re.MULTILINE,
+)
 
 
 @functools.cache
@@ -39,13 +46,19 @@ def _text_given() -> re.Pattern[str]:
 
 
 def chooses_by_version(text: str) -> bool:
-    """Return whether a file compares versions of libraries, or reads a function's parameters, in its code."""
-    return _choice().search(text) is not None and _choice().search(PROSE.sub("", text)) is not None
+    """Return whether a file compares versions of libraries, or reads a function's parameters, in its code.
+
+    Versions of torch and of Python do not count: they choose no arguments of transformers, PEFT and TRL.
+    """
+    if _choice().search(text) is None:
+        return False
+    return _choice().search(_OTHER_VERSION.sub("", PROSE.sub("", text))) is not None
 
 
 def imports_package(text: str, package: str) -> bool:
     """Return whether a file imports a package anywhere, also inside of a function."""
-    return package in text and re.search(rf"^[ \t]*(?:from|import)[ \t]+{re.escape(package)}\b", text, re.MULTILINE) is not None
+    starts = tuple(f"{word} {package}{end}" for word in ("from", "import") for end in (" ", ".", "\n", ","))
+    return package in text and any(f"{line.strip()}\n".startswith(starts) for line in text.split("\n"))
 
 
 def is_read(text: str, name: str) -> bool:

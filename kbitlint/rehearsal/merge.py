@@ -202,9 +202,17 @@ def _without(report: Report, known: tuple[Violation, ...]) -> Report:
     """Return a training's report without what the rehearsal itself reports of its batch: it has the same evidence."""
 
     def is_known(one: Violation) -> bool:
-        return bool(one.evidence) and any(one.evidence.items() <= other.evidence.items() for other in known)
+        return bool(one.evidence) and any(
+            one.evidence.items() <= other.evidence.items() or _lack_rows(one, other) for other in known
+        )
 
     return dataclasses.replace(report, violations=tuple(one for one in report.violations if not is_known(one)))
+
+
+def _lack_rows(one: Violation, other: Violation) -> bool:
+    """Return whether both tell of a token for which the same embedding has no row. Their batches may differ."""
+    same = {"token", "rows"} <= one.evidence.keys() & other.evidence.keys()
+    return same and one.evidence["rows"] == other.evidence["rows"]
 
 
 def _same_cause(raised: Violation, read: list[Violation], command: Command) -> Violation | None:

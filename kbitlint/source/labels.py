@@ -24,15 +24,18 @@ def label_uses(names: Bindings, text: str) -> Iterator[DataUse]:
     masks = "-100" in text or "ignore_index" in text or not trainers or not all(keeps_labels(names, one) for one in trainers)
     gives = bool(trainers) or any(keyword(call, "labels") is not None for call in names.calls)
     own = "cross_entropy" in text.lower() or "crossentropy" in text.lower() or "def forward" in text
-    for function in names.functions:
-        for node in ast.walk(function):
+    shifts = gives and not own and "ForCausalLM" in text
+    for function in names.functions if shifts or not masks else ():
+        for node in ast.walk(function) if shifts else ():
             given = items(node)
-            if gives and not own and "ForCausalLM" in text and "input_ids" in given and "labels" in given:
+            if "input_ids" in given and "labels" in given:
                 ids, labels = _sliced(given["input_ids"]), _sliced(given["labels"])
                 if ids[1:] == ("end",) and labels[1:] == ("start",) and ids[0] == labels[0]:
                     yield DataUse("labels shifted", given["labels"].lineno)
         if not masks:
             yield from _padded(names, function)
+    if "-100" in text and "DataCollatorForLanguageModeling" in text and trainers:
+        yield from _overwritten(names, trainers)
     if "ForCausalLM" in text and not any(one in text for one in _SHIFTS):
         yield from _unshifted(names)
 
@@ -82,6 +85,21 @@ def _label_value(node: ast.AST) -> ast.expr | None:
     target = node.targets[0] if isinstance(node, ast.Assign) else None
     given = isinstance(target, ast.Subscript) and is_constant(target.slice, "labels")
     return node.value if given and isinstance(node, ast.Assign) else None
+
+
+def _overwritten(names: Bindings, trainers: list[ast.Call]) -> Iterator[DataUse]:
+    """Yield the collator that makes labels of all tokens, where the data has labels of some of them."""
+    collators = [names.value(keyword(one, "data_collator"))[0] for one in trainers]
+    given = [one for one in collators if isinstance(one, ast.Call) and last(one) == "DataCollatorForLanguageModeling"]
+    if len(given) != len(trainers) or not all(is_constant(keyword(one, "mlm"), value=False) for one in given):
+        return
+    for call in names.calls:
+        function = names.function(call.args[0]) if last(call) == "map" and call.args else None
+        nodes = list(ast.walk(function)) if function is not None else []
+        masks = any(isinstance(one, ast.UnaryOp) and is_constant(one.operand, 100) for one in nodes)
+        if masks and any(_label_value(one) is not None for one in nodes):
+            yield DataUse("labels overwritten", given[0].lineno)
+            return
 
 
 def _unshifted(names: Bindings) -> Iterator[DataUse]:

@@ -211,6 +211,12 @@ CONTRACTS: Mapping[str, DataContract] = {
         "compare logits[:, :-1] with labels[:, 1:]",
         learns=True,
     ),
+    # transformers/data/data_collator.py, torch_call: labels = input_ids.clone()
+    "labels overwritten": DataContract(
+        "DataCollatorForLanguageModeling makes labels of all tokens and drops those of the data, in which some are -100",
+        "use DataCollatorForSeq2Seq(tokenizer), which pads the labels of the data",
+        learns=True,
+    ),
     "labels of padding": DataContract(
         "the labels are tokens padded to a fixed length, and nothing sets the padding to -100: the loss counts it",
         "set the labels of padding to -100",

@@ -112,19 +112,19 @@ def has_chat_template(name: str) -> bool:
 
 
 #: a chat template: the mark by which it is recognised, and words of checkpoints and of unsloth's names that have it
-_TEMPLATES: Mapping[str, tuple[str, str]] = {
-    "Llama 3": ("<|start_header_id|>", r"llama-?3(?!.*vision)"),
-    "ChatML": ("<|im_start|>", r"qwen-?(1\.5|2|2\.5|3)|chatml|smollm|hermes"),
-    "Gemma": ("<start_of_turn>", r"gemma-?[23]?($|[-_])"),
-    "Mistral": ("[INST]", r"mistral-7b-instruct|mixtral.*instruct|^mistral$|llama-?2.*chat|^llama$"),
-    "Phi 3": ("<|assistant|>", r"phi-?3|zephyr|tinyllama.*chat"),
+_TEMPLATES: Mapping[str, tuple[str, re.Pattern[str]]] = {
+    "Llama 3": ("<|start_header_id|>", re.compile(r"llama-?3(?!.*vision)")),
+    "ChatML": ("<|im_start|>", re.compile(r"qwen-?(1\.5|2|2\.5|3)|chatml|smollm|hermes")),
+    "Gemma": ("<start_of_turn>", re.compile(r"gemma-?[23]?($|[-_])")),
+    "Mistral": ("[INST]", re.compile(r"mistral-7b-instruct|mixtral.*instruct|^mistral$|llama-?2.*chat|^llama$")),
+    "Phi 3": ("<|assistant|>", re.compile(r"phi-?3|zephyr|tinyllama.*chat")),
 }
 
 
 def template_of_name(name: str) -> str:
     """Return the chat template that a checkpoint of this name, or unsloth's template of this name, has; empty if unknown."""
     plain = name.lower().rpartition("/")[2]
-    found = [title for title, (_, words) in _TEMPLATES.items() if re.search(words, plain)]
+    found = [title for title, (_, words) in _TEMPLATES.items() if words.search(plain)]
     return found[0] if len(found) == 1 and "distill" not in plain else ""
 
 

@@ -217,7 +217,7 @@ def test_a_python_caller_gets_the_same_line():
         match=rf"^quantize: 'int4' is none of {', '.join(QUANTIZATIONS)}$",
     ):
         kbitlint.check("x/y", quantize="int4")
-    with pytest.raises(TypeError, match=r"^unknown argument 'slect'; known are cache, context, ignore, limits, memory, meta, "):
+    with pytest.raises(TypeError, match=r"^unknown argument 'slect'; known are cache, context, ignore, inputs, limits, "):
         kbitlint.check("x/y", slect="KB101")
 
 

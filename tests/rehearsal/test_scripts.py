@@ -73,8 +73,8 @@ def test_a_rehearsal_ends_as_the_real_run_does(name, source, truth, tmp_path, mo
 
     if real["kind"] is not None and raised_in(reports) == (None, None):  # the step itself raises, which its trace shows
         fails = [one for report in reports for one in report.violations if one.consequence is Consequence.FAILS]
-        # its trace, or its first batch: that of the script, or the first rows of the Trainer's data
-        assert {one.surface for one in fails} <= {Surface.TRACE, Surface.REHEARSAL, Surface.RANKS}
+        # its trace, its modules, or its first batch; a cause that the text shows too keeps the line there
+        assert {one.surface for one in fails} & {Surface.TRACE, Surface.REHEARSAL, Surface.RANKS, Surface.MODEL}
         assert {one.code for one in fails if one.surface is Surface.RANKS} <= {"KB637"}
         assert fails != []
         assert len({(one.code, one.message, one.at) for one in fails}) == len(fails), "each is shown once"
@@ -82,6 +82,8 @@ def test_a_rehearsal_ends_as_the_real_run_does(name, source, truth, tmp_path, mo
     else:
         assert raised_in(reports) == (real["kind"], real["line"])
     assert [report.crashes for report in reports] == [()] * len(reports)
+    of_tokens = [one for report in reports for one in report.violations if one.code in ("KB637", "KB903")]
+    assert len(of_tokens) <= 1, "a token without a row is one finding"
     trained = [[one.path for one in report.outline if one.trainable] for report in reports if report.outline]
     if real["trained"]:
         # a script that raises in `train` itself has trained nothing, and its training is not audited

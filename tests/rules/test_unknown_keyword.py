@@ -94,6 +94,16 @@ def test_a_call_that_expects_the_refusal_or_another_class_is_clean(body):
     assert said(body) == []
 
 
+@pytest.mark.parametrize(
+    "test",
+    ["torch.__version__ >= '2'", "version.parse(torch.__version__) >= version.parse('2.0')", "sys.version_info >= (3, 11)"],
+)
+def test_a_choice_by_the_version_of_torch_or_python_expects_no_refusal(test):
+    body = f"if {test}:\n    model = torch.compile(model)\nTrainingArguments('out', no_cuda=True)\n"
+
+    assert [severity for severity, _ in said(body)] == ["warning"]
+
+
 @newest
 @pytest.mark.parametrize(
     ("body", "make"),
@@ -145,3 +155,10 @@ def test_what_has_no_successor_is_by_hand(tmp_path):
     body = "args = TrainingArguments('out', past_index=1)\n"
 
     assert fixed_text("KB543", body, tmp_path) == body
+
+
+def test_a_question_for_the_version_of_torch_says_nothing_of_the_other_libraries():
+    asked = "if torch.__version__ >= '2':\n    model = torch.compile(model)\n"
+    body = f"args = TrainingArguments('out', evaluation_strategy='no')\n{asked}"
+
+    assert len(findings("KB543", body)) == 1

@@ -7,6 +7,7 @@ import tiny
 import torch
 import transformers
 from script_cases import ADAPTED, LOADED, PREPARED, findings
+from tokenizers import Tokenizer, models
 
 MADE = LOADED + PREPARED + ADAPTED + "from trl import GRPOTrainer\nfrom datasets import load_dataset\n"
 DATA = "ds = load_dataset('org/data', split='train')\n"
@@ -81,6 +82,30 @@ class Own(Trainer):
     found = findings("KB730", MADE + DATA + EVALUATED + body + TRAINED.format("Own", ""))
 
     assert [severity for severity, _, _ in found] == ([] if ":-1" in loss else ["warning"])
+
+
+@pytest.mark.parametrize(
+    ("collator", "found"), [("DataCollatorForLanguageModeling(tok, mlm=False)", 1), ("DataCollatorForSeq2Seq(tok)", 0)]
+)
+def test_labels_of_the_data_that_a_collator_overwrites(collator, found):
+    body = (
+        "from transformers import DataCollatorForLanguageModeling, DataCollatorForSeq2Seq\n"
+        "def enc(row):\n    ids = tok(row['x']).input_ids\n    return {'input_ids': ids, 'labels': [-100] * 3 + ids[3:]}\n"
+        "ds = ds.map(enc)\n"
+    )
+    text = MADE + DATA + EVALUATED + body + TRAINED.format("Trainer", f", data_collator={collator}")
+
+    assert len(findings("KB730", text)) == found
+
+
+def test_a_real_collator_overwrites_labels():
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, "a")))
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
+    row = {"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}
+
+    made = transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False)([row])
+
+    assert made["labels"].tolist() == [[1, 2, 3]]
 
 
 @pytest.mark.parametrize("result", ["outputs", "outputs.loss.item()", "outputs.loss"])

@@ -131,6 +131,30 @@ FAULTS = (
     _fault("helper_name", "local_module", "build, dataset\n", "build, data_set\n"),
     _fault("token_beyond", "resized", "model.resize_token_embeddings(len(tokenizer))\n", ""),
     _fault(
+        "rank_that_trains",
+        _LOOP,
+        'get_peft_model(model, LoraConfig(r=4, target_modules=["up_proj", "down_proj"]))',
+        'get_peft_model(model.to("cpu"), __import__("peft").AdaLoraConfig(init_r=4, target_r=2, total_step=9, '
+        'target_modules=[one.set_compute_type(torch.ones(1, dtype=torch.bfloat16)) or "up_proj" '
+        'for one in model.modules() if hasattr(one, "set_compute_type")][:1]))',
+    ),
+    _fault(
+        "adapters_without_data",
+        _LOOP,
+        "optimizer = ",
+        'model.save_pretrained("x")\nmodel = get_peft_model(model.unload(), LoraConfig(), low_cpu_mem_usage=True)\n'
+        'model.save_pretrained("x")\noptimizer = ',
+    ),
+    _fault("new_head_packed", _CLS, '["score"]', '["q_proj"]'),
+    _fault("merged_in_8_bits", _CLS, "print(trainer.evaluate())", 'model.merge_and_unload().save_pretrained("merged")'),
+    _fault(
+        "adapters_of_more_tokens",
+        _LOOP,
+        'model.save_pretrained("loop-adapter")',
+        'model.base_model.model.resize_token_embeddings(264)\nmodel.save_pretrained("loop-adapter")\n'
+        'AutoModelForCausalLM.from_pretrained("loop-adapter")',
+    ),
+    _fault(
         "merged_twice",
         _SFT,
         "tokenizer.save_pretrained",

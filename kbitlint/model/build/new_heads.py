@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 #: classes whose heads are trained for a task, so that checkpoints of a base model lack them
-_OF_TASK = re.compile(r"For\w*(Classification|QuestionAnswering|MultipleChoice|Regression)$")
+_OF_TASK = re.compile(r"(Classification|QuestionAnswering|MultipleChoice|Regression)$")
 
 
 def unpack_new(model: Any, name: str, architectures: Sequence[str] | None, dtype: torch.dtype) -> None:
@@ -39,6 +39,7 @@ def unpack_new(model: Any, name: str, architectures: Sequence[str] | None, dtype
         if stored is not None and any(key.startswith(f"{path}.") for key in stored):
             continue
         shape = module.weight.shape if type(module.weight).__name__ == "Int8Params" else getattr(module.weight, UNPACKED)[0]
+        setattr(module, UNPACKED, True)  # and its copies
         module.weight = nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"))
 
 

@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 
 
 def pack(model: nn.Module) -> None:
-    """Give bitsandbytes layers on meta packed weights. The quantizer leaves them the shape and dtype of the float weight."""
+    """Give bitsandbytes layers on meta packed weights. The quantizer leaves them the shape and dtype of the float weight.
+
+    A layer that is marked as unpacked itself keeps its weight: ``new_heads.py``.
+    """
     if "bitsandbytes" not in sys.modules:
         return
     import bitsandbytes  # an optional dependency
 
     for module in model.modules():
         weight: Any = module._parameters.get("weight")  # noqa: SLF001  # torch has no public dictionary
-        if weight is None or not weight.is_meta:
+        if weight is None or not weight.is_meta or hasattr(module, UNPACKED):
             continue
         if isinstance(module, bitsandbytes.nn.Linear4bit) and isinstance(weight, bitsandbytes.nn.Params4bit):
             _pack_4bit(module, weight)

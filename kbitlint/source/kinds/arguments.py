@@ -41,7 +41,6 @@ class ArgumentFaults:
         self.stored: set[str] = set()
         self._pure: dict[int, tuple[str, str]] = {}
         self._unentered: dict[int, str] = {}
-        self._starts = [0, *(at + 1 for at, letter in enumerate(text) if letter == "\n")]
 
     def report(  # noqa: PLR0913  # one fact, whose parts are named
         self,
@@ -58,7 +57,11 @@ class ArgumentFaults:
         """Note a fault, if no ``try`` around it may expect one."""
         line = at or (node.end_lineno or node.lineno if isinstance(node, ast.Attribute) else node.lineno)
         if not self.guarded:
-            self.faults.append(ObjectFault(kind, owner, name, line, self._starts[line - 1], meant, version, detail))
+            self.faults.append(ObjectFault(kind, owner, name, line, self._start(line), meant, version, detail))
+
+    def _start(self, line: int) -> int:
+        """Return the offset at which a line starts."""
+        return sum(len(one) + 1 for one in self.text.split("\n", line - 1)[: line - 1])
 
     def arguments(self, callee: str, node: ast.Call, named: Mapping[str | None, Kind | None]) -> None:
         """Note the keywords that a callee does not take, and the parameters that the call leaves out."""

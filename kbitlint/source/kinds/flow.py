@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from kbitlint.source.kinds.expressions import Expressions
 from kbitlint.source.kinds.kind import Kind, joined
@@ -24,6 +24,15 @@ _ENDS = (ast.Return, ast.Raise, ast.Continue, ast.Break)
 _QUESTIONS = frozenset(("hasattr", "getattr", "isinstance", "callable", "type", "issubclass"))
 
 
+class Inside(NamedTuple):
+    """What is inside of a function."""
+
+    bound: tuple[str, ...]
+    parameters: tuple[str, ...]
+    yields: bool
+    functions: tuple[_Function, ...]
+
+
 class Flow(Expressions):
     """Follows a module, its functions at their calls, and at last the functions that nothing calls.
 
@@ -36,6 +45,7 @@ class Flow(Expressions):
         super().__init__(versions, text)
         self.shared: set[str] = set()
         self._times: dict[int, int] = {}
+        self._read: dict[int, Inside] = {}
         self._depth = 0
         self._returned: list[Kind | None] = []
         self._ways: dict[type[ast.AST], Callable[..., bool]] = {
@@ -61,13 +71,12 @@ class Flow(Expressions):
 
     def follow(self, module: ast.Module) -> Iterable[ObjectFault]:
         """Return the faults of a module."""
-        self.shared = {name for node in walk(module) if isinstance(node, (ast.Global, ast.Nonlocal)) for name in node.names}
-        self.stored = {
-            node.attr for node in walk(module) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
-        }
+        nodes = list(walk(module))
+        self.shared = {name for node in nodes if isinstance(node, (ast.Global, ast.Nonlocal)) for name in node.names}
+        self.stored = {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
         self.block(module.body)
         self.outer = {name: kind for name, kind in self.names.items() if name not in self.shared}
-        for node in walk(module):
+        for node in nodes:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and id(node) not in self._times:
                 self._body(node, {})
         return dict.fromkeys(self.faults)
@@ -183,7 +192,7 @@ class Flow(Expressions):
         return self.block(node.body)
 
     def _define(self, node: _Function | ast.ClassDef) -> bool:
-        plain = isinstance(node, ast.FunctionDef) and not node.decorator_list and not _yields(node)
+        plain = isinstance(node, ast.FunctionDef) and not node.decorator_list and not self._inside(node).yields
         self.names[node.name] = Kind("function", node=node) if plain and isinstance(node, ast.FunctionDef) else None
         return False
 
@@ -202,16 +211,19 @@ class Flow(Expressions):
             return None
         return self._body(function, given)
 
+    def _inside(self, function: _Function) -> Inside:
+        """Return what is inside of a function; each function is read once."""
+        found = self._read.get(id(function))
+        if found is None:
+            found = self._read[id(function)] = _parts(function)
+        return found
+
     def _inner(self, function: _Function) -> None:
         """Follow the functions inside a function that its body does not call, with the names that the body leaves."""
         names, outer = self.names, self.outer
         self.outer = {**outer, **names}
-        for node in walk(function):
-            if (
-                node is not function
-                and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-                and id(node) not in self._times
-            ):
+        for node in self._inside(function).functions:
+            if id(node) not in self._times:
                 self._body(node, {})
         self.names, self.outer = names, outer
 
@@ -221,9 +233,9 @@ class Flow(Expressions):
         if self._depth == 0 and not self.outer:
             self.outer = {name: kind for name, kind in names.items() if name not in self.shared}
         self._depth += 1
-        bound = dict.fromkeys(one.id for one in walk(function) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store))
-        parameters = {one.arg: given.get(one.arg) for one in ast.walk(function.args) if isinstance(one, ast.arg)}
-        self.names, self._returned, self.guarded = {**bound, **parameters}, [], 0
+        inside = self._inside(function)
+        parameters = {name: given.get(name) for name in inside.parameters}
+        self.names, self._returned, self.guarded = {**dict.fromkeys(inside.bound), **parameters}, [], 0
         ends = self.block(function.body)
         self._inner(function)
         kinds = self._returned if ends or self._returned else [Kind("None")]
@@ -232,7 +244,7 @@ class Flow(Expressions):
             found = joined(found, one)
         self._depth -= 1
         self.names, self._returned, self.outer, self.guarded = names, returned, outer, guarded
-        return None if isinstance(function, ast.AsyncFunctionDef) or _yields(function) else found
+        return None if isinstance(function, ast.AsyncFunctionDef) or inside.yields else found
 
 
 def _both(left: Mapping[str, Kind | None], right: Mapping[str, Kind | None]) -> dict[str, Kind | None]:
@@ -247,8 +259,15 @@ def _is_main(test: ast.expr) -> bool:
     return isinstance(test, ast.Compare) and isinstance(test.left, ast.Name) and test.left.id == "__name__"
 
 
-def _yields(function: _Function) -> bool:
-    return any(isinstance(one, (ast.Yield, ast.YieldFrom)) for one in walk(function))
+def _parts(function: _Function) -> Inside:
+    """Return what is inside of a function."""
+    nodes = list(walk(function))
+    return Inside(
+        tuple({one.id for one in nodes if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)}),
+        tuple(one.arg for one in walk(function.args) if isinstance(one, ast.arg)),
+        any(isinstance(one, (ast.Yield, ast.YieldFrom)) for one in nodes),
+        tuple(one for one in nodes if one is not function and isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef))),
+    )
 
 
 def _questioned(test: ast.expr) -> set[str]:

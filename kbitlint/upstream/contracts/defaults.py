@@ -27,6 +27,7 @@ _TRAINING: dict[str, Value] = {
     "save_strategy": "steps",
     "eval_strategy": "no",
     "save_steps": 500,
+    "hub_strategy": "every_save",
     "logging_strategy": "steps",
     "logging_steps": 500,
     "lr_scheduler_type": "linear",

@@ -36,9 +36,9 @@ _LORA_ROWS = (
     ),
     Contract(
         _LORA,
-        "bias is False or bias is True or (text(bias) and bias not in ('none', 'all', 'lora_only', 'lora'))",
-        "Requested bias:",
-        "NotImplementedError",
+        "flag(bias)",
+        "'bool' object has no attribute",
+        "AttributeError",
         moment=_ATTACHED,
         example="bias=False",
     ),

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 _DATA = frozenset((DATASET, SPLITS))
 _NO_MODEL = CONFIGS | _DATA | {TOKENIZER, "torch.nn.Embedding", "dict", "list", "int"}
-_NO_DATA = CONFIGS | {MODEL, PEFT_MODEL, TOKENIZER, "str", "int"}
+_NO_DATA = CONFIGS | {MODEL, PEFT_MODEL, TOKENIZER, "transformers.BatchEncoding", "str", "int"}
 _NO_TOKENIZER = CONFIGS | _DATA | {MODEL, PEFT_MODEL, "int", "str", "tuple"}
 _NO_ADAPTER = frozenset(("dict", "str", MODEL, PEFT_MODEL, TOKENIZER, "transformers.TrainingArguments"))
 _NO_ARGUMENTS = frozenset(("dict", MODEL, PEFT_MODEL, TOKENIZER, DATASET, "peft.LoraConfig"))
