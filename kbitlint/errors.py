@@ -71,12 +71,17 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def message_of(error: BaseException) -> str:
+    """Return the message of an exception, with a question mark for each sign that cannot be written; none if it has none."""
+    try:
+        return str(error).encode("utf-8", "replace").decode("utf-8")
+    except Exception:  # noqa: BLE001  # ``__str__`` of another library's exception may raise
+        return ""
+
+
 def one_line(error: BaseException) -> str:
     """Return an exception as one line: its class and the first line of its message."""
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001  # ``__str__`` of another library's exception may raise
-        text = ""
+    text = message_of(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if (
         len(lines) > 1 and lines[0].endswith("(") and lines[-1].startswith(")")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from kbitlint.errors import message_of
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -19,7 +21,7 @@ _FINGERPRINT = re.compile(
 
 def of_other_ranks(error: BaseException) -> tuple[str, bool] | None:
     """Return what other ranks do while this one meets them in a collective, and whether it waits in vain; None otherwise."""
-    text = str(error)
+    text = message_of(error)
     if not isinstance(error, RuntimeError) or not _in_collective(error.__traceback__):
         return None
     if _DIFFERENT.search(text):
@@ -34,7 +36,7 @@ def _named(operation: str, shape: str, dtypes: str) -> str:
 
 def is_of_gloo(error: BaseException) -> bool:
     """Return whether gloo refuses a collective, which NCCL may run."""
-    return "gloo" in str(error).lower() and _in_collective(error.__traceback__)
+    return "gloo" in message_of(error).lower() and _in_collective(error.__traceback__)
 
 
 def _in_collective(traceback: TracebackType | None) -> bool:

@@ -10,7 +10,7 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.errors import KbitlintError, is_of_library, one_line
+from kbitlint.errors import KbitlintError, is_of_library, message_of, one_line
 from kbitlint.facts.rehearsal import Phase, Raised, Stall
 from kbitlint.rehearsal import collectives
 from kbitlint.rehearsal.absent import is_left_out_base, is_touched
@@ -95,7 +95,7 @@ def ending(error: BaseException, record: Record) -> Raised | Stall | Skip | Exit
     cell, line = record.in_cell(line)
     return Raised(
         kind=type(error).__name__,
-        message=one_line(error).removeprefix(f"{type(error).__name__}: "),
+        message=one_line(error).removeprefix(type(error).__name__).removeprefix(": "),
         file=record.name_of(place[0]),
         line=line,
         function=place[2],
@@ -113,8 +113,8 @@ def _only_here(error: BaseException, record: Record) -> str | None:
         if is_refused(one):
             return f"because its process may not do that: {one_line(one)}"
         if isinstance(one, EnclosedError):
-            return f"because a rehearsal may not {str(one).partition('may not ')[2]}"
-        if type(one).__name__ in _OFFLINE or (isinstance(one, OSError) and _OFFLINE_WORDS.search(str(one))):
+            return f"because a rehearsal may not {message_of(one).partition('may not ')[2]}"
+        if type(one).__name__ in _OFFLINE or (isinstance(one, OSError) and _OFFLINE_WORDS.search(message_of(one))):
             return f"because it needs what is not on this machine: {one_line(one)}"
         if isinstance(one, ImportError) and one is not error and _is_missing(one):
             return f"because a package is not installed here: {one_line(one)}"
@@ -131,7 +131,7 @@ def is_refused(error: BaseException) -> bool:
     if isinstance(error, EnclosedError):
         return False
     named = isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EXDEV, errno.EFBIG)
-    return named or _REFUSED.search(str(error)) is not None
+    return named or _REFUSED.search(message_of(error)) is not None
 
 
 def demands_path(error: BaseException, record: Record) -> bool:
@@ -206,14 +206,14 @@ def _depends_on_absent(error: BaseException, record: Record) -> bool:
         return True
     if isinstance(error, (ImportError, NameError, SyntaxError)) or _is_apart_from_values(error):
         return False
-    if _UNEXPECTED.search(str(error)):
+    if _UNEXPECTED.search(message_of(error)):
         return is_touched(error.__traceback__)
     return is_touched(error.__traceback__) or (isinstance(error, _OF_VALUES) and _is_users_own(error, record))
 
 
 def is_of_call(error: BaseException) -> bool:
     """Return whether a function was called with arguments that it does not take."""
-    return isinstance(error, TypeError) and _SIGNATURE.search(str(error)) is not None
+    return isinstance(error, TypeError) and _SIGNATURE.search(message_of(error)) is not None
 
 
 def _is_users_own(error: BaseException, record: Record) -> bool:
@@ -225,7 +225,9 @@ def _is_users_own(error: BaseException, record: Record) -> bool:
 def _in_users(error: BaseException, record: Record) -> bool:
     """Return whether the user's own code raised, as opposed to a library that it called."""
     apart = (
-        isinstance(error, (ImportError, NameError)) or _is_apart_from_values(error) or _SIGNATURE.search(str(error)) is not None
+        isinstance(error, (ImportError, NameError))
+        or _is_apart_from_values(error)
+        or _SIGNATURE.search(message_of(error)) is not None
     )
     return _is_users_own(error, record) and not apart
 
@@ -258,7 +260,7 @@ def _is_checked_by_libraries(error: BaseException) -> bool:
 def _is_missing(error: ImportError) -> bool:
     """Return whether a whole package is missing, as opposed to a module of an installed one, or to a name in it."""
     if not isinstance(error, ModuleNotFoundError):
-        return error.name is None or _UNINSTALLED.search(str(error)) is not None  # Python's own name what they lack
+        return error.name is None or _UNINSTALLED.search(message_of(error)) is not None  # Python's own name what they lack
     package = (error.name or "").split(".")[0]
     try:
         return not package or find_spec(package) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import pickle
@@ -86,7 +87,8 @@ def _send_ending(error: BaseException, record: Record) -> bool:
     from kbitlint.rehearsal.loops import LoopLeft  # imports torch
     from kbitlint.rehearsal.outcome import demands_path, ending  # see above
 
-    traceback.print_exception(type(error), error, error.__traceback__)
+    with contextlib.suppress(Exception):  # its text may be none that can be printed
+        traceback.print_exception(type(error), error, error.__traceback__)
     if isinstance(error, LoopLeft):
         return False
     try:

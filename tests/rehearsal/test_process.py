@@ -338,6 +338,8 @@ def test_what_only_a_rehearsal_has_is_a_skip_with_its_line(rehearse, code, reaso
         ("def f():\n    return undefined\n\n\nf()\n", "NameError: name 'undefined' is not defined", 2),
         ("import sys\nsys.exit(3)\n", "SystemExit: exit status 3", 2),
         ("x = (\n", "SyntaxError", 1),
+        ("class E(Exception):\n    def __str__(self):\n        raise TypeError\n\n\nraise E\n", "raises E before", 6),
+        ("raise ValueError('\\ud800 \\x00')\n", "ValueError: ? \x00", 1),
     ],
 )
 def test_an_exception_of_the_script_is_a_violation_at_its_line(rehearse, code, message, line):
