@@ -112,7 +112,7 @@ PARTS = {
     ),
     "generated": Part(
         "Generated training programs, run for real",
-        (("benchmarks.truth.generated", "--programs", "300", "--seed", "310000"),),
+        (("benchmarks.truth.generated", "--programs", "440", "--seed", "310000"),),
         kept=("generated.jsonl",),
     ),
     "recipes": Part(

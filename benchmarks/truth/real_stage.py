@@ -19,11 +19,12 @@ import torch
 from torch import nn
 
 from kbitlint.audit.options import options_of
-from kbitlint.rehearsal import absent, data, devices, models, script, services, unsloth, weight_files, words
 from kbitlint.rehearsal.command import Command
-from kbitlint.rehearsal.imports import after_import, replace
+from kbitlint.rehearsal.inside import absent, script
+from kbitlint.rehearsal.inside.imports import after_import, replace
+from kbitlint.rehearsal.inside.record import Record
 from kbitlint.rehearsal.messages import Request
-from kbitlint.rehearsal.record import Record
+from kbitlint.rehearsal.stand_ins import data, devices, models, services, unsloth, weight_files, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

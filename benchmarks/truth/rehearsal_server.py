@@ -121,8 +121,8 @@ class Server:
 def _serve(folder: str, pipe: int) -> None:
     """Put the stand-ins in place, load the libraries, and rehearse each script that the input names."""
     from kbitlint.rehearsal import stage
-    from kbitlint.rehearsal.folders import Mirror
-    from kbitlint.rehearsal.record import Record
+    from kbitlint.rehearsal.inside.folders import Mirror
+    from kbitlint.rehearsal.inside.record import Record
 
     requests = sys.stdin
     first, _, _ = pickle.loads(bytes.fromhex(requests.readline()))  # noqa: S301  # written by the server's user
@@ -154,7 +154,7 @@ def _serve(folder: str, pipe: int) -> None:
 
 def _rehearse(record: Any, request: Request, environment: dict[str, str], folder: str) -> None:
     from kbitlint.rehearsal import stage
-    from kbitlint.rehearsal.folders import Mirror
+    from kbitlint.rehearsal.inside.folders import Mirror
 
     os.setsid()
     record.request, record.mirror = request, Mirror(folder, request.folder)  # the caches of the server are its own

@@ -89,7 +89,7 @@ RUN_OPTION = click.option(
     help="Run no function: those among the targets are skipped, not audited.",
 )
 
-#: the machines that ``kbitlint.rehearsal.devices`` knows
+#: the machines that ``kbitlint.rehearsal.stand_ins.devices`` knows
 _MACHINES = ("h100", "a100", "4090", "t4")
 
 SUPPRESSING_OPTIONS = (

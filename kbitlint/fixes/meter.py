@@ -123,7 +123,8 @@ class Meter:
     def _further(self, setup: Setup) -> int:
         """Return the bytes that a card needs beside those of a traced step, negative if it needs less."""
         workspace = self.card.workspace - WORKSPACE if self.card.device == "cuda" else 0
-        return workspace - (self.saved_by_double if setup.double else 0)
+        saved = self.saved_by_double if setup.double else 0
+        return workspace - (saved // self.ranks if setup.strategy == "device_map" else saved)
 
     def state(self, setup: Setup) -> StateMemory:
         """Return the memory of one rank, by kind.

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kbitlint.errors import KbitlintError
-from kbitlint.rehearsal import peers
 from kbitlint.rehearsal.bounds import MOST_SENT, bounds
 from kbitlint.rehearsal.inbox import ForeignMessageError, take
+from kbitlint.rehearsal.inside import peers
 from kbitlint.rehearsal.messages import Received, Request
 from kbitlint.runtime import content, orphans, process_memory, processes
 from kbitlint.runtime.call_watch import CallWatch

@@ -15,8 +15,9 @@ from kbitlint.errors import KbitlintError, did_you_mean
 from kbitlint.extras import require_model_extra
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.limits import held_to
-from kbitlint.rehearsal import merge, own_folder, peers, process
+from kbitlint.rehearsal import merge, own_folder, process
 from kbitlint.rehearsal.command import read_command, words_of
+from kbitlint.rehearsal.inside import peers
 from kbitlint.rehearsal.messages import Received, Request
 from kbitlint.report import Report
 from kbitlint.result import Skip

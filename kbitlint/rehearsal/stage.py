@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import one_line
-from kbitlint.rehearsal import made_up_files, peers, script, shared_memory
-from kbitlint.rehearsal.folders import Mirror
-from kbitlint.rehearsal.imports import after_import
+from kbitlint.rehearsal.inside import peers, script, shared_memory
+from kbitlint.rehearsal.inside.folders import Mirror
+from kbitlint.rehearsal.inside.imports import after_import
+from kbitlint.rehearsal.inside.record import Record
+from kbitlint.rehearsal.inside.writing import real_path, redirect
 from kbitlint.rehearsal.messages import Done, Missing
-from kbitlint.rehearsal.record import Record
-from kbitlint.rehearsal.writing import real_path, redirect
+from kbitlint.rehearsal.stand_ins import made_up_files
 from kbitlint.runtime import processes
 from kbitlint.runtime.enclosure import enclose
 from kbitlint.runtime.task_limit import limit_tasks
@@ -84,8 +85,8 @@ def _leave(status: int = 0) -> None:
 
 def _send_ending(error: BaseException, record: Record) -> bool:
     """Send how the script ended, and return whether it failed. Its traceback goes to its output, as a real run prints it."""
-    from kbitlint.rehearsal.loops import LoopLeft  # imports torch
-    from kbitlint.rehearsal.outcome import demands_path, ending  # see above
+    from kbitlint.rehearsal.inside.outcome import demands_path, ending  # see above
+    from kbitlint.rehearsal.trainings.loops import LoopLeft  # imports torch
 
     with contextlib.suppress(Exception):  # its text may be none that can be printed
         traceback.print_exception(type(error), error, error.__traceback__)
@@ -115,7 +116,8 @@ def prepare(record: Record) -> None:
         Path(record.request.folder, name).mkdir(exist_ok=True)
     os.chdir(record.request.folder)
     from kbitlint.extras import load_bitsandbytes  # its import is for this process
-    from kbitlint.rehearsal import absent, services, unsloth  # see above
+    from kbitlint.rehearsal.inside import absent  # see above
+    from kbitlint.rehearsal.stand_ins import services, unsloth  # see above
 
     if _is_installed("bitsandbytes"):
         load_bitsandbytes("a rehearsal")
@@ -134,7 +136,7 @@ def enter(record: Record, writable: str | None = None, watcher: socket.socket | 
         watcher: Leads to the watcher of native code; None if there is none.
     """
     request, mirror = record.request, record.mirror
-    from kbitlint.rehearsal import devices, services  # ``prepare`` has imported them
+    from kbitlint.rehearsal.stand_ins import devices, services  # ``prepare`` has imported them
 
     if sys.platform != "win32":
         import resource  # Windows has none
@@ -168,24 +170,14 @@ def _is_installed(package: str) -> bool:
 def _stand_ins(record: Record) -> None:
     import torch  # after the folder and the environment are set
 
-    from kbitlint.rehearsal import devices, weight_files  # these import torch
+    from kbitlint.rehearsal.stand_ins import devices, weight_files  # these import torch
 
     weight_files.install(record)
     devices.install(record)
     import transformers  # after the functions that it imports by name are replaced
 
-    from kbitlint.rehearsal import (  # see above
-        adapters,
-        data,
-        evaluation,
-        generation,
-        loops,
-        models,
-        ranks,
-        saving,
-        trainers,
-        words,
-    )
+    from kbitlint.rehearsal.stand_ins import adapters, data, evaluation, generation, models, ranks, saving, words  # see above
+    from kbitlint.rehearsal.trainings import loops, trainers  # see above
 
     models.install(record, transformers)
     words.install(record, transformers)

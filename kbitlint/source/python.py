@@ -17,10 +17,10 @@ from kbitlint.source.interpreter.checkpoint_calls import checkpoint_calls
 from kbitlint.source.interpreter.imported_files import ImportedFiles, brings_models
 from kbitlint.source.interpreter.paths import ExecutionPaths, agreed, variants
 from kbitlint.source.interpreter.relevance import tree_of, worth_following
-from kbitlint.source.launch_signs import launch_signs
 from kbitlint.source.offsets import Text, has_more_tokens, import_place
-from kbitlint.source.own_loops import own_loops
-from kbitlint.source.scoped_names import unless_deep
+from kbitlint.source.text.launch_signs import launch_signs
+from kbitlint.source.text.own_loops import own_loops
+from kbitlint.source.text.scoped_names import unless_deep
 from kbitlint.upstream.calls import UNJUDGED
 from kbitlint.upstream.versions import installed
 
@@ -128,7 +128,7 @@ def _object_faults(
     found = unless_deep(Flow(versions, text).follow(module))
     if not any(one in text for one in _BY_HAND):
         return found
-    from kbitlint.source.by_hand import by_hand  # few scripts do such things themselves
+    from kbitlint.source.text.by_hand import by_hand  # few scripts do such things themselves
 
     return (*found, *unless_deep(by_hand(module, text, launch.flags if launch is not None else {})))
 
@@ -138,7 +138,7 @@ def _rounds(module: ast.Module, text: str, imports: Sequence[tuple[str, str]]) -
     if "zero_grad" in text or ".backward(" in text:
         yield from own_loops(module)
     if "Trainer)" in text and ("def compute_loss" in text or "def training_step" in text):
-        from kbitlint.source.own_trainers import trainer_rounds  # few scripts have a Trainer of their own
+        from kbitlint.source.text.own_trainers import trainer_rounds  # few scripts have a Trainer of their own
 
         yield from trainer_rounds(module, imports)
 
@@ -147,7 +147,7 @@ def _loop_faults(text: str, module: ast.Module) -> tuple[LoopFault, ...]:
     """Return what the file's own loops leave out."""
     if ".backward(" not in text:
         return ()
-    from kbitlint.source.loop_faults import loop_faults  # most scripts leave the loop to a Trainer
+    from kbitlint.source.text.loop_faults import loop_faults  # most scripts leave the loop to a Trainer
 
     return tuple(sorted(set(loop_faults(module, text)), key=lambda fault: fault.line))
 
@@ -156,7 +156,7 @@ def _data_uses(text: str, module: ast.Module) -> tuple[DataUse, ...]:
     """Return the places where data does not fit the code that takes it, in a script that makes the data of a k-bit training."""
     if (_BITS.search(text) is None and "peft" not in text) or not any(one in text for one in _DATA):
         return ()
-    from kbitlint.source.data_flow import data_uses  # configurations and modules make no data
+    from kbitlint.source.text.data_flow import data_uses  # configurations and modules make no data
 
     return tuple(sorted(set(data_uses(module, text)), key=lambda use: (use.line, use.kind)))
 
@@ -167,7 +167,7 @@ def _own_classes(text: str, module: ast.Module) -> tuple[tuple[Head, ...], tuple
     touches = touches or ("Callback)" in text and "model.safetensors" in text)
     if not beside and not touches:
         return (), ()
-    from kbitlint.source.own_modules import file_uses, heads  # few scripts have such classes
+    from kbitlint.source.text.own_modules import file_uses, heads  # few scripts have such classes
 
     return tuple(heads(module)) if beside else (), tuple(file_uses(module)) if touches else ()
 
@@ -176,7 +176,7 @@ def _own_callbacks(text: str, module: ast.Module, imports: tuple[tuple[str, str]
     """Return the functions of a file that a library calls, and whose parameters refuse that call."""
     if "Trainer" not in text or not any(word in text for word in _CALLED_BACK):
         return ()
-    from kbitlint.source.own_callbacks import refused_calls  # few scripts have such functions
+    from kbitlint.source.text.own_callbacks import refused_calls  # few scripts have such functions
 
     return tuple(refused_calls(module, imports))
 
@@ -185,7 +185,7 @@ def _state_uses(text: str, module: ast.Module) -> tuple[StateUse, ...]:
     """Return the loads of state dicts that a file saves under other names."""
     if "peft" not in text or not any(name in text for name in ("load_state_dict", "set_peft_model_state_dict")):
         return ()
-    from kbitlint.source.saved_states import state_uses  # few scripts load state dicts
+    from kbitlint.source.text.saved_states import state_uses  # few scripts load state dicts
 
     return unless_deep(state_uses(module))
 

@@ -180,3 +180,10 @@ def test_an_output_without_a_loss_is_trained_on_its_first_floats():
     assert loss_of(output) == 3.0
     with pytest.raises(ValueError, match="dict holds no floating tensor to train on"):
         loss_of({"ids": torch.ones(2, dtype=torch.long)})
+
+
+def test_features_have_the_dtype_of_the_convolution_that_takes_them():
+    model = whisper().to(torch.bfloat16)
+    model.model.encoder.conv1.float()
+
+    assert training_batch(model, "cpu")["input_features"].dtype is torch.float32

@@ -185,6 +185,17 @@ def test_layers_are_spread_over_cards_where_no_strategy_shards_the_weights():
     assert offers["nf4"] == {"FSDP2 over 2 cards", "FSDP2 over 2 cards, with offload"}
 
 
+def test_double_quantization_saves_on_each_card_what_lies_there():
+    meter = Meter(tiny.load(), SHAPE["context"], cards.find("24GB"), 2, parse_lora("r=16"))
+    meter.saved_by_double = 1000
+    saved = {}
+    for strategy in ("ddp", "fsdp2", "device_map"):
+        setup = Setup(StepPlan(), 1, 128, OFF, 16, strategy=strategy)
+        saved[strategy] = meter._further(setup) - meter._further(dataclasses.replace(setup, double=True))
+
+    assert saved == {"ddp": 1000, "fsdp2": 1000, "device_map": 500}
+
+
 def test_no_length_is_searched_where_none_matters():
     """The step of a model of images is the same for every number of tokens."""
     asked = Setup(StepPlan(), 1000, 2048, OFF, 16)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kbitlint.rehearsal.folders import Mirror
+from kbitlint.rehearsal.inside.folders import Mirror
 
 
 @pytest.fixture

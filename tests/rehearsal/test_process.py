@@ -12,7 +12,8 @@ import pytest
 
 import kbitlint
 from kbitlint.errors import KbitlintError
-from kbitlint.rehearsal import own_folder, peers
+from kbitlint.rehearsal import own_folder
+from kbitlint.rehearsal.inside import peers
 from kbitlint.runtime import landlock
 
 

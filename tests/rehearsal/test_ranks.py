@@ -9,7 +9,7 @@ import pytest
 import rehearsal_scripts as scripts
 
 import kbitlint
-from kbitlint.rehearsal import peers
+from kbitlint.rehearsal.inside import peers
 
 pytestmark = pytest.mark.usefixtures("forked")
 START = """import os

@@ -18,11 +18,12 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 from transformers.trainer_utils import TrainOutput
 
 from kbitlint.audit.options import options_of
-from kbitlint.rehearsal import data, devices, generation, loops, rows, services, training_end, words
 from kbitlint.rehearsal.command import Command
-from kbitlint.rehearsal.folders import Mirror
+from kbitlint.rehearsal.inside.folders import Mirror
+from kbitlint.rehearsal.inside.record import Record
 from kbitlint.rehearsal.messages import Request
-from kbitlint.rehearsal.record import Record
+from kbitlint.rehearsal.stand_ins import data, devices, generation, rows, services, words
+from kbitlint.rehearsal.trainings import loops, training_end
 from kbitlint.upstream import checkpoints, geometries, special_tokens
 from kbitlint.upstream.families import Known
 from kbitlint.upstream.family_rows import FAMILIES

@@ -9,8 +9,8 @@ import pytest
 import tiny
 import transformers
 
-from kbitlint.source.data_flow import data_uses
-from kbitlint.source.data_sets import LACKING
+from kbitlint.source.text.data_flow import data_uses
+from kbitlint.source.text.data_sets import LACKING
 
 START = """\
 from datasets import Dataset, load_dataset

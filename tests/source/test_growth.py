@@ -123,7 +123,7 @@ def test_patterns_that_are_made_while_running_are_few_and_known():
         "kbitlint/model/build/meta.py",
         "kbitlint/model/inputs/failure.py",
         "kbitlint/model/layers/adapters.py",
-        "kbitlint/rehearsal/rows.py",
+        "kbitlint/rehearsal/stand_ins/rows.py",
         "kbitlint/runtime/patterns.py",
         "kbitlint/source/gitignore.py",
         "kbitlint/upstream/hub_names.py",

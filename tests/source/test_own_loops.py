@@ -5,7 +5,7 @@ import ast
 import pytest
 
 from kbitlint.facts.own_loops import Act, LoopAct, Origin
-from kbitlint.source.own_loops import own_loops
+from kbitlint.source.text.own_loops import own_loops
 
 LOOP = """\
 for epoch in range(3):

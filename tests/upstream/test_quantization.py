@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import itertools
+import re
 from types import SimpleNamespace
 
+import peft.tuners.lora.model
 import pytest
 import transformers
 
@@ -72,3 +75,23 @@ def test_rows_beyond_the_registry_are_methods_that_transformers_skips():
     assert beyond >= {"exl2", "exl3", "modelopt"}
     assert not any(auto.AutoHfQuantizer.supports_quant_method({"quant_method": name}) for name in beyond)
     assert not any(method_named(name).trains for name in beyond)
+
+
+#: PEFT's dispatchers of LoRA -> our method. The rest is for layers that no method of transformers makes, and for plain ones.
+DISPATCHED = {
+    "bnb_4bit": "bitsandbytes",
+    "bnb_8bit": "bitsandbytes",
+    "inc": "",
+    "megatron": "",
+    "transformer_engine": "",
+    "default": "",
+    **{name: name for name in ("eetq", "aqlm", "awq", "gptq", "hqq", "torchao")},
+}
+
+
+def test_each_dispatcher_of_peft_has_a_row_that_trains():
+    source = inspect.getsource(peft.tuners.lora.model.LoraModel._create_new_module)
+    found = set(re.findall(r"\bdispatch_(\w+)", source))
+
+    assert found == set(DISPATCHED)
+    assert [name for name in DISPATCHED.values() if name and not method_named(name).trains] == []

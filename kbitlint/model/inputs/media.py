@@ -108,12 +108,19 @@ def _features_shape(config: Any, batch: int) -> tuple[int, int, int] | None:
     return (batch, bins, 2 * positions) if isinstance(bins, int) and isinstance(positions, int) else None
 
 
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
 def float_dtype(base: nn.Module) -> torch.dtype:
     """Return the dtype of floating-point inputs, or float32 if no parameter has one.
 
-    It is that of most parameters. The first one may be a router in float32, and norms and adapters have a dtype of their own.
+    It is that of a convolution that stands first, since it takes no other one. Else it is that of most parameters: the first
+    one may be a router in float32, and norms and adapters have a dtype of their own.
     """
     modules = [module for module in base.modules() if not is_norm(module)]
+    first = next((one for one in modules if one._parameters.get("weight") is not None), None)  # noqa: SLF001  # parameters of the module alone
+    if isinstance(first, _CONVOLUTIONS) and first.weight.is_floating_point():
+        return first.weight.dtype
     layers = [p for module in modules for p in module.parameters(recurse=False) if p.is_floating_point()]
     frozen = [p for p in layers if not p.requires_grad]
     found = frozen or layers or [p for p in base.parameters() if p.is_floating_point()]

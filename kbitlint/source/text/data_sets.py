@@ -1,0 +1,134 @@
+"""Form and columns of a script's data sets, read from the text: splits, streams, and what they have no method for."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING
+
+from kbitlint.facts.data_flow import DataUse
+from kbitlint.source.text.bindings import is_constant, is_open, items, keyword, last, returned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.source.text.bindings import Bindings, Def
+
+#: methods that return a data set of the same form
+_SAME = frozenset(
+    ("map", "filter", "shuffle", "rename_column", "rename_columns", "remove_columns", "select_columns", "cast_column")
+)
+_ROWS = frozenset(("shuffle", "filter", "select", "sort", "take", "skip", "shard"))
+#: methods of ``Dataset`` that the other forms lack in each version
+LACKING = {
+    "splits": frozenset(("train_test_split", "select", "to_list", "add_column")),
+    "stream": frozenset(("train_test_split", "select", "sort", "flatten_indices")),
+    "streamed splits": frozenset(("train_test_split", "select", "sort", "take", "skip")),
+}
+#: arguments of ``Dataset.map`` and ``filter`` that streams lack
+REFUSED = ("num_proc", "load_from_cache_file", "keep_in_memory", "writer_batch_size", "desc")
+#: positional place of ``split`` in ``load_dataset``
+_SPLIT = 4
+_LONGEST = 30
+
+
+def form(names: Bindings, node: ast.AST | None) -> str:
+    """Return the form of a data set: ``rows``, ``splits``, ``stream``, ``streamed splits``; empty if it is not certain."""
+    subscripts, line = 0, 0
+    for _ in range(_LONGEST):
+        node, line = names.value(node, line)
+        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str):
+            subscripts, node = subscripts + 1, node.value
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _SAME:
+            node = node.func.value
+        else:
+            break
+    found = _loaded(node) if isinstance(node, ast.Call) and names.full(node.func) == "datasets.load_dataset" else ""
+    if not subscripts:
+        return found
+    return {"splits": "rows", "streamed splits": "stream"}.get(found, "") if subscripts == 1 else ""
+
+
+def _loaded(call: ast.Call) -> str:
+    """Return the form of what a call of ``load_dataset`` returns."""
+    streamed, split = keyword(call, "streaming"), keyword(call, "split")
+    if is_open(call) or len(call.args) > _SPLIT or any(isinstance(one, ast.Starred) for one in call.args):
+        return ""
+    if not (streamed is None or isinstance(streamed, ast.Constant)) or not (split is None or isinstance(split, ast.Constant)):
+        return ""
+    stream = is_constant(streamed, value=True)
+    if split is None or split.value is None:
+        return "streamed splits" if stream else "splits"
+    return "stream" if stream else "rows"
+
+
+def set_uses(names: Bindings) -> Iterator[DataUse]:
+    """Yield each certain call of a method that the form of its data set lacks."""
+    for call in names.calls:
+        if id(call) in names.uncertain:
+            continue
+        if isinstance(call.func, ast.Name) and call.func.id == "len" and len(call.args) == 1:
+            if form(names, call.args[0]) == "stream":
+                yield DataUse("no method of a stream", call.lineno, "len")
+        elif isinstance(call.func, ast.Attribute):
+            yield from _lacking(names, call, call.func)
+
+
+def _lacking(names: Bindings, call: ast.Call, method: ast.Attribute) -> Iterator[DataUse]:
+    asked = [one for one in REFUSED if keyword(call, one) is not None] if method.attr in ("map", "filter") else []
+    if not asked and not any(method.attr in one for one in LACKING.values()):
+        return
+    owner = form(names, method.value)
+    if method.attr in LACKING.get(owner, ()):
+        yield DataUse("no method of splits" if "splits" in owner else "no method of a stream", call.lineno, method.attr)
+    elif asked and "stream" in owner:
+        yield DataUse("no argument of a stream", call.lineno, asked[0])
+
+
+def columns(names: Bindings, node: ast.AST | None) -> set[str] | None:
+    """Return the columns that a data set may have at most; None if they are not certain."""
+    found: set[str] = set()
+    for call in names.chain(node):
+        name = last(call)
+        if name in _ROWS or name == "train_test_split":
+            continue
+        if names.full(call.func) in ("datasets.Dataset.from_list", "datasets.Dataset.from_dict"):
+            given, _ = names.value(call.args[0] if call.args else None)
+            if isinstance(given, ast.BinOp) and isinstance(given.op, ast.Mult):  # rows that are repeated
+                given = given.left
+            rows = given.elts if name == "from_list" and isinstance(given, ast.List) else [given] if name == "from_dict" else []
+            made = _keys(names, [one for one in rows if isinstance(one, ast.expr)]) if rows else None
+            return None if made is None else found | made
+        function = names.function(call.args[0]) if name == "map" and call.args else None
+        made = _keys(names, returned(function)) if function is not None and not _changes(function) else None
+        if made is None:
+            return None
+        found |= made
+        if _removes_all(call):
+            return found
+    return None
+
+
+def _keys(names: Bindings, given: list[ast.expr]) -> set[str] | None:
+    found: set[str] = set()
+    for one in given:
+        value, _ = names.value(one)
+        if not isinstance(one, ast.Dict) or value is not one or len(items(one)) != len(one.keys):
+            return None
+        found |= set(items(one))
+    return found if given else None
+
+
+def _changes(function: Def) -> bool:
+    """Return whether a function puts items into a dict: ``map`` keeps those of its argument."""
+    stores = any(isinstance(one, ast.Subscript) and isinstance(one.ctx, ast.Store) for one in ast.walk(function))
+    return stores or any(isinstance(one, ast.Call) and last(one) in ("update", "setdefault") for one in ast.walk(function))
+
+
+def _removes_all(call: ast.Call) -> bool:
+    """Return whether a ``map`` removes the columns that its own data set has."""
+    gone = keyword(call, "remove_columns")
+    owner = call.func.value if isinstance(call.func, ast.Attribute) else None
+    if not isinstance(gone, ast.Attribute) or gone.attr != "column_names" or owner is None:
+        return False
+    named = gone.value.value if isinstance(gone.value, ast.Subscript) else gone.value
+    return isinstance(named, ast.Name) and isinstance(owner, ast.Name) and named.id == owner.id

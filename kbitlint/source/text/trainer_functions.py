@@ -1,0 +1,214 @@
+"""What a Trainer is given, read from the text: data, callbacks and functions that its own code cannot use."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING
+
+from kbitlint.facts.data_flow import DataUse
+from kbitlint.source.text.bindings import is_constant, is_open, items, keyword, last, returned
+from kbitlint.source.text.data_sets import columns, form
+from kbitlint.source.text.pad_tokens import checkpoint_of
+from kbitlint.upstream.data_contracts import ONLINE, PLAIN
+from kbitlint.upstream.special_tokens import lacks_template
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.source.text.bindings import Bindings, Def
+
+#: trainer -> the groups of columns, of which it reads one
+_COLUMNS = {
+    "trl.DPOTrainer": (("chosen", "rejected"),),
+    "trl.RewardTrainer": (("chosen", "rejected"),),
+    "trl.KTOTrainer": (("completion", "label"), ("chosen", "rejected")),
+}
+#: words of code that may give a tokenizer a chat template
+_TEMPLATES = ("chat_template", "chat_format", "unsloth", "setattr(")
+_EVALUATES = ("eval_strategy", "evaluation_strategy", ".evaluate(")
+#: words of code that puts something in the place of -100, or whose rows need no padding
+_LEVELLED = ("-100", "label_pad", "ignore_index", "'max_length'", '"max_length"', "block_size", "group_texts", "patch")
+
+
+def trainer_uses(names: Bindings, call: ast.Call, text: str) -> Iterator[DataUse]:
+    """Yield what one Trainer is given and cannot use.
+
+    Args:
+        names: The bindings of the file.
+        call: The call that makes the Trainer, without ``**``.
+        text: The file's text.
+    """
+    name, data = names.full(call.func), keyword(call, "train_dataset")
+    if form(names, data) in ("splits", "streamed splits"):
+        yield DataUse("splits for rows", data.lineno if data is not None else call.lineno)
+    have = columns(names, data) if name in _COLUMNS and not keyword(call, "data_collator") else None
+    if have is not None:
+        lacking = [[one for one in group if not any(one in own for own in have)] for group in _COLUMNS[name]]
+        if all(lacking):
+            yield DataUse("column missing", call.lineno, lacking[0][0])
+    yield from _stopped(names, call, text)
+    yield from _lost(names, call, text)
+    yield from _decoded(names, call, text)
+    if name in ONLINE:
+        yield from _numbers(names, call)
+    if "pin_memory" not in text:
+        yield from _placed(names, call)
+    if name == "trl.SFTTrainer":
+        yield from _templateless(names, call, text)
+
+
+def _templateless(names: Bindings, call: ast.Call, text: str) -> Iterator[DataUse]:
+    """Yield rows of messages for a tokenizer that has no chat template, and that the script gives none."""
+    have = columns(names, keyword(call, "train_dataset"))
+    if have is None or not have & {"messages", "conversations"} or any(one in text for one in _TEMPLATES):
+        return
+    name = checkpoint_of(names, keyword(call, "processing_class") or keyword(call, "tokenizer"), call)
+    if lacks_template(name) and keyword(call, "formatting_func") is None:
+        yield DataUse("messages without a template", call.lineno, name)
+
+
+def _stopped(names: Bindings, call: ast.Call, text: str) -> Iterator[DataUse]:
+    """Yield an EarlyStoppingCallback whose metric or evaluation the arguments leave out."""
+    given, _ = names.value(keyword(call, "callbacks"))
+    args, _ = names.value(keyword(call, "args"))
+    stops = [names.value(one)[0] for one in given.elts] if isinstance(given, (ast.List, ast.Tuple)) else []
+    stop = [one for one in stops if isinstance(one, ast.Call) and names.full(one.func) == "transformers.EarlyStoppingCallback"]
+    if not stop or not isinstance(args, ast.Call) or is_open(args) or len(args.args) > 1:
+        return
+    if not names.full(args.func).startswith(("transformers.", "trl.")) or "setattr(" in text:
+        return
+    if any(
+        f".{one}" in text
+        for one in ("eval_strategy", "evaluation_strategy", "metric_for_best", "load_best_model", "set_", "remove_callback")
+    ):
+        return
+    when = keyword(args, "eval_strategy") or keyword(args, "evaluation_strategy")
+    best = keyword(args, "load_best_model_at_end")
+    if when is None or is_constant(when, "no"):
+        yield DataUse("early stopping without metric", stop[0].lineno, "eval_strategy")
+    elif (best is None or is_constant(best, value=False)) and all(
+        keyword(args, one) is None for one in ("metric_for_best_model", "lr_scheduler_type", "save_strategy")
+    ):
+        yield DataUse("early stopping without metric", stop[0].lineno, "metric_for_best_model")
+
+
+def _placed(names: Bindings, call: ast.Call) -> Iterator[DataUse]:
+    """Yield a collator that returns tensors on a GPU."""
+    function = names.function(keyword(call, "data_collator"))
+    for value in returned(function) if function is not None else ():
+        made, _ = names.value(value)
+        for one in items(made).values() if isinstance(made, (ast.Dict, ast.Call)) else ():
+            if _on_gpu(names, one):
+                yield DataUse("tensors on a device", one.lineno, getattr(function, "name", "the collator"))
+                return
+
+
+def _on_gpu(names: Bindings, node: ast.expr) -> bool:
+    """Return whether an expression moves a tensor to a GPU: ``x.cuda()``, ``x.to("cuda")``."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        return False
+    if node.func.attr == "cuda":
+        return True
+    device, _ = names.value(node.args[0]) if node.func.attr == "to" and node.args else (None, 0)
+    if isinstance(device, ast.Call) and last(device) == "device" and device.args:
+        device, _ = names.value(device.args[0])
+    return isinstance(device, ast.Constant) and isinstance(device.value, str) and device.value.startswith("cuda")
+
+
+def _lost(names: Bindings, call: ast.Call, text: str) -> Iterator[DataUse]:
+    """Yield a ``compute_loss_func`` that returns the loss of a model that was called without labels."""
+    function = names.function(keyword(call, "compute_loss_func"))
+    if names.full(call.func) not in PLAIN or function is None or not function.args.args or "def forward" in text:
+        return
+    if "ForCausalLM" not in text and "ForSequenceClassification" not in text:
+        return
+    outputs = function.args.args[0].arg
+    values = [names.value(one)[0] for one in returned(function)]
+    lost = [one for one in values if one is not None and ast.unparse(one) in (f"{outputs}.loss", f"{outputs}['loss']")]
+    if lost and len(lost) == len(values) and outputs not in _stored(function):
+        yield DataUse("loss of no labels", getattr(lost[0], "lineno", function.lineno))
+
+
+def _decoded(names: Bindings, call: ast.Call, text: str) -> Iterator[DataUse]:
+    """Yield labels that ``compute_metrics`` decodes as they are, where the collator pads them with -100."""
+    function = names.function(keyword(call, "compute_metrics"))
+    collator, _ = names.value(keyword(call, "data_collator"))
+    if (
+        not isinstance(function, ast.FunctionDef)
+        or not isinstance(collator, ast.Call)
+        or not any(one in text for one in _EVALUATES)
+    ):
+        return
+    if last(collator) not in ("DataCollatorForSeq2Seq", "DataCollatorForLanguageModeling") or is_open(collator):
+        return
+    if keyword(call, "eval_dataset") is None or any(one in text.lower() for one in _LEVELLED):
+        return
+    labels = _labels(function)
+    for one in ast.walk(function):
+        if isinstance(one, ast.Call) and last(one) == "batch_decode" and one.args and ast.unparse(one.args[0]) in labels:
+            yield DataUse("ignored labels decoded", one.lineno, function.name)
+            return
+
+
+def _stored(function: Def) -> list[str]:
+    """Return the names that a function binds or changes, once for each place."""
+    nodes = [one for one in ast.walk(function) if isinstance(one, (ast.Name, ast.Attribute, ast.Subscript))]
+    owners = [one if isinstance(one, ast.Name) else one.value for one in nodes if isinstance(one.ctx, ast.Store)]
+    return [one.id for one in owners if isinstance(one, ast.Name)]
+
+
+def _labels(function: ast.FunctionDef) -> set[str]:
+    """Return the expressions that are the labels of an evaluation, as they are, in ``compute_metrics``."""
+    pair = function.args.args[0].arg if function.args.args else ""
+    found, stores = {f"{pair}.label_ids"}, _stored(function)
+    for one in ast.walk(function):
+        if not isinstance(one, ast.Assign) or len(one.targets) != 1:
+            continue
+        target, value = one.targets[0], ast.unparse(one.value)
+        if isinstance(target, ast.Tuple) and value == pair and len(target.elts) > 1:
+            found.add(ast.unparse(target.elts[1]))
+        elif value == f"{pair}.label_ids":
+            found.add(ast.unparse(target))
+    return {one for one in found if stores.count(one) <= 1} if pair not in stores else set()
+
+
+def _numbers(names: Bindings, call: ast.Call) -> Iterator[DataUse]:
+    """Yield the reward functions that return one number for all completions."""
+    given, _ = names.value(keyword(call, "reward_funcs"))
+    for one in given.elts if isinstance(given, (ast.List, ast.Tuple)) else [given]:
+        function = names.function(one)
+        if function is None or getattr(function, "decorator_list", None):
+            continue
+        values = returned(function)
+        yields = any(isinstance(part, (ast.Yield, ast.YieldFrom)) for part in ast.walk(function))
+        if values and not yields and all(_is_number(value, function) for value in values):
+            yield DataUse("one reward for a batch", values[0].lineno, getattr(function, "name", "the function"))
+
+
+def _is_number(node: ast.expr, function: Def) -> bool:
+    """Return whether an expression of a function certainly is one number."""
+    if isinstance(node, ast.IfExp):
+        return _is_number(node.body, function) and _is_number(node.orelse, function)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub, ast.Mult, ast.Div)):
+        return _is_number(node.left, function) and _is_number(node.right, function)
+    return _counts(node, function) if isinstance(node, ast.Name) else _is_plain(node)
+
+
+def _is_plain(node: ast.expr) -> bool:
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and node.func.id in ("float", "int", "len")
+    return isinstance(node, ast.Constant) and isinstance(node.value, (int, float))
+
+
+def _counts(name: ast.Name, function: Def) -> bool:
+    """Return whether a name of a function holds a number, and is only added to."""
+    held = [one for one in ast.walk(function) if isinstance(one, (ast.Assign, ast.AugAssign)) and _targets(one, name.id)]
+    given = any(isinstance(one, ast.arg) and one.arg == name.id for one in ast.walk(function))
+    return (
+        not given and bool(held) and _stored(function).count(name.id) == len(held) and all(_is_plain(one.value) for one in held)
+    )
+
+
+def _targets(node: ast.Assign | ast.AugAssign, name: str) -> bool:
+    target = node.target if isinstance(node, ast.AugAssign) else node.targets[0] if len(node.targets) == 1 else None
+    return isinstance(target, ast.Name) and target.id == name
