@@ -85,7 +85,8 @@ def _leave(status: int = 0) -> None:
 
 def _send_ending(error: BaseException, record: Record) -> bool:
     """Send how the script ended, and return whether it failed. Its traceback goes to its output, as a real run prints it."""
-    from kbitlint.rehearsal.inside.outcome import demands_path, ending  # see above
+    from kbitlint.rehearsal.inside.artefacts import demands_path  # see above
+    from kbitlint.rehearsal.inside.outcome import ending  # see above
     from kbitlint.rehearsal.trainings.loops import LoopLeft  # imports torch
 
     with contextlib.suppress(Exception):  # its text may be none that can be printed

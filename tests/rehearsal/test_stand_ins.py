@@ -399,3 +399,13 @@ def test_a_name_of_which_only_the_architecture_is_known_has_its_default_size(nam
     assert not family.exact
     assert config.model_type == family.config["model_type"]
     assert family.words.size <= config.get_text_config().vocab_size
+
+
+def test_modules_that_are_known_by_name_are_there():
+    """The frames of these modules are passed over, by their names in a traceback."""
+    from importlib.util import find_spec
+
+    from kbitlint.rehearsal.inside.artefacts import PASSING
+    from kbitlint.rehearsal.stand_ins.made_up_files import HOOKS
+
+    assert [name for name in sorted(PASSING | HOOKS) if find_spec(name) is None] == []

@@ -14,8 +14,8 @@ from kbitlint.errors import as_library
 from kbitlint.model.build.load_adapters import Integers
 from kbitlint.model.build.packed_weights import pack
 from kbitlint.model.trace.quant_state import UNPACKED, give_state
+from kbitlint.rehearsal.inside.artefacts import NotAtHandError
 from kbitlint.rehearsal.inside.imports import replace
-from kbitlint.rehearsal.inside.outcome import NotAtHandError
 from kbitlint.rehearsal.stand_ins import tensors
 from kbitlint.rehearsal.stand_ins.weight_files import without_values
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.rehearsal.inside.artefacts import is_of_call
 from kbitlint.rehearsal.inside.imports import after_import, replace
-from kbitlint.rehearsal.inside.outcome import is_of_call
 from kbitlint.rehearsal.stand_ins.adapters import is_without_weights
 
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ _ON_BEHALF = frozenset(
 )
 #: the most columns of a made-up file
 _MOST = 40
-_HOOKS = frozenset(f"kbitlint.rehearsal.{name}" for name in ("made_up_files", "writing", "stage"))
+HOOKS = frozenset(f"kbitlint.rehearsal.{name}" for name in ("stand_ins.made_up_files", "inside.writing", "stage"))
 #: the columns where the code names none
 _USUAL = ("instruction", "input", "output", "text")
 
@@ -89,7 +89,7 @@ def _asks_itself(record: Record) -> bool:
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # the stack says who asks
     while frame is not None:
         name = str(frame.f_globals.get("__name__", ""))
-        if name not in _HOOKS and name.partition(".")[0] not in _ON_BEHALF:
+        if name not in HOOKS and name.partition(".")[0] not in _ON_BEHALF:
             return record.is_users(frame.f_code.co_filename)
         frame = frame.f_back
     return False

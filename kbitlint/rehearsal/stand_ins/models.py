@@ -13,8 +13,8 @@ from kbitlint.errors import KbitlintError
 from kbitlint.model.attributes import mark_inference
 from kbitlint.model.build.factory import built_instead
 from kbitlint.model.build.packed_weights import unpackable
+from kbitlint.rehearsal.inside.artefacts import NotAtHandError
 from kbitlint.rehearsal.inside.imports import replace
-from kbitlint.rehearsal.inside.outcome import NotAtHandError
 from kbitlint.rehearsal.stand_ins import tensors
 from kbitlint.rehearsal.stand_ins.adapters import is_without_weights, make_unpackable
 from kbitlint.upstream.checkpoints import checkpoint_of

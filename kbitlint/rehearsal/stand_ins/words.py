@@ -6,8 +6,8 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.rehearsal.inside.artefacts import NotAtHandError
 from kbitlint.rehearsal.inside.imports import replace
-from kbitlint.rehearsal.inside.outcome import NotAtHandError
 from kbitlint.upstream.checkpoints import checkpoint_of
 from kbitlint.upstream.special_tokens import Words, has_chat_template
 

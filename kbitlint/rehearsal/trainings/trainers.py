@@ -7,8 +7,8 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.rehearsal.inside.artefacts import is_of_call
 from kbitlint.rehearsal.inside.imports import replace
-from kbitlint.rehearsal.inside.outcome import is_of_call
 from kbitlint.rehearsal.stand_ins.adapters import is_without_weights
 from kbitlint.rehearsal.trainings.audits import audit_training
 from kbitlint.rehearsal.trainings.training_end import finish
