@@ -137,7 +137,7 @@ def _rounds(module: ast.Module, text: str, imports: Sequence[tuple[str, str]]) -
     """Yield the loops of a file, and the faulty rounds of its own Trainers."""
     if "zero_grad" in text or ".backward(" in text:
         yield from own_loops(module)
-    if "Trainer)" in text and ("def compute_loss" in text or "def training_step" in text):
+    if ("Trainer)" in text or "LightningModule)" in text) and ("def compute_loss" in text or "def training_step" in text):
         from kbitlint.source.text.own_trainers import trainer_rounds  # few scripts have a Trainer of their own
 
         yield from trainer_rounds(module, imports)

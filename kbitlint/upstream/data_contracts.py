@@ -166,6 +166,14 @@ CONTRACTS: Mapping[str, DataContract] = {
     "column missing": DataContract(
         "the data certainly lacks the column {}, which the trainer reads: it raises", "make it", "trl"
     ),
+    # trl/trainer/sft_trainer.py, DataCollatorForLanguageModeling: without a completion_mask the labels are the input ids
+    "completions of whole texts": DataContract(
+        "the rows are whole texts without a completion, so completion_only_loss has no effect: every token is learned",
+        "make the columns prompt and completion",
+        "trl",
+        "0.19",
+        learns=True,
+    ),
     # transformers/trainer_callback.py, EarlyStoppingCallback.on_train_begin
     "early stopping without metric": DataContract(
         "EarlyStoppingCallback needs {}, which the arguments do not set: an AssertionError when the training starts",

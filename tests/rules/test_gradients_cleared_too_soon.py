@@ -83,3 +83,22 @@ def test_a_step_of_an_own_trainer_without_a_backward_pass():
 )
 def test_a_step_of_an_own_trainer_that_goes_backward(lines):
     assert findings(CODE, STEPS + f"        {lines}\n" + OWN) == []
+
+
+MODULE = "import lightning as L\nclass Lit(L.LightningModule):\n    def training_step(self, batch, index):\n        {}\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "flagged"),
+    [
+        ("loss = self.model(**batch).loss\n        self.log('loss', loss)", True),
+        ("loss = self.model(**batch).loss\n        self.log('loss', loss)\n        return loss", False),
+        ("loss = self.model(**batch).loss\n        self.manual_backward(loss)", False),
+    ],
+)
+def test_a_step_of_lightning_that_returns_no_loss(lines, flagged):
+    message = "the optimizer takes steps, and no backward pass computes gradients"
+
+    found = findings(CODE, LOADED + PREPARED + ADAPTED + MODULE.format(lines))
+
+    assert found == [("error", "def training_step(self, batch, index):", message)] * flagged

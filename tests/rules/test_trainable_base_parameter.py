@@ -150,6 +150,7 @@ FIRST = "for name, p in model.named_parameters():\n    if {}:\n        p.require
         (NAMED, "'self_attn' in name and 'norm' not in name", True),
         (NAMED, "name.endswith('q_proj.weight')", True),
         (NAMED + PREPARED + ADAPTED, "'layers.1.' in name", True),
+        (NAMED.replace("Llama-3.2-1B", "Llama-2-7b-hf") + PREPARED + ADAPTED, "'.layers.31.' in name", True),
         (NAMED, "'norm' in name", False),
         (NAMED, "'.0.' in name and p.is_floating_point()", False),
         (NAMED, "'lora' in name", False),

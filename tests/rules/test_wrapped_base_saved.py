@@ -63,5 +63,28 @@ def test_an_adapter_or_a_merged_model_is_clean(save):
     assert said(TRAINS + save) == []
 
 
+OTHER_NAME = "adapted = get_peft_model(model, LoraConfig(task_type='CAUSAL_LM'))\n" + TRAINED.replace(
+    "model=model", "model=adapted"
+)
+BY_TRAINER = (
+    "trainer = SFTTrainer(model=model, peft_config=LoraConfig(task_type='CAUSAL_LM'), train_dataset=data)\ntrainer.train()\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("start", "save", "severity"),
+    [
+        (OTHER_NAME, "model.save_pretrained('adapter')\n", "error"),
+        (BY_TRAINER, "model.save_pretrained('adapter')\n", "error"),
+        (BY_TRAINER, "trainer.save_model('adapter')\nmodel.save_pretrained('adapter')\n", "warning"),
+        (BY_TRAINER, "trainer.model.save_pretrained('adapter')\n", None),
+        (BY_TRAINER, "model = trainer.model\nmodel.save_pretrained('adapter')\n", None),
+        (OTHER_NAME, "adapted.save_pretrained('adapter')\n", None),
+    ],
+)
+def test_the_name_of_a_base_that_was_wrapped_is_still_the_base(start, save, severity):
+    assert said(LOADED + PREPARED + start + save) == [(severity, MESSAGE)] * (severity is not None)
+
+
 def test_a_base_without_adapters_is_clean():
     assert said(LOADED + "model.save_pretrained('base')\n") == []

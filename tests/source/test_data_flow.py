@@ -105,6 +105,10 @@ LOSS = (
     "Trainer(model=m, compute_loss_func=loss).train()\n"
 )
 ONE = "def reward(completions, **kwargs):\n    score = 0.0\n    score += 1\n    return {}\n" + GRPO
+SFT = (
+    "from trl import SFTConfig, SFTTrainer\nd = load_dataset('x', split='train').select_columns([{}])\n"
+    "SFTTrainer(model=m, train_dataset=d, args=SFTConfig('o', {}))\n"
+)
 DPO = (
     "from trl import DPOTrainer\nd = data.map(lambda row: {{'prompt': 'a', 'chosen': 'b'}}, remove_columns={})\n"
     "DPOTrainer(model=m, train_dataset=d)\n"
@@ -124,6 +128,11 @@ DPO = (
          STOP.format("load_best_model_at_end=True, eval_strategy='epoch'")),
         (STOP.format("eval_strategy='epoch'"), "early stopping without metric", 3,
          STOP.format("metric_for_best_model='loss', eval_strategy='epoch'")),
+        (STOP.format("eval_strategy='epoch', save_strategy='epoch'"), "early stopping without metric", 3,
+         STOP.format("eval_strategy='epoch', save_strategy='best'")),
+        (SFT.format("'prompt', 'answer'", ""), "column missing", 3, SFT.format("'prompt', 'completion'", "")),
+        (SFT.format("'text'", "completion_only_loss=True"), "completions of whole texts", 3,
+         SFT.format("'prompt', 'completion'", "completion_only_loss=True")),
         (LOSS.format("outputs.loss"), "loss of no labels", 3, LOSS.format("mean(outputs.logits, labels)")),
         (ONE.format("score"), "one reward for a batch", 4, ONE.format("[score]")),
         (DPO.format("data.column_names"), "column missing", 3, DPO.format("['text']")),

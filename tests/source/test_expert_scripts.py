@@ -112,6 +112,7 @@ HOOK = (
     + "optimizer = torch.optim.AdamW(model.parameters())\n"
     "model, optimizer = accelerator.prepare(model, optimizer)\naccelerator.register_load_state_pre_hook(restore)\n"
     "model.train()\nfor batch in loader:\n    accelerator.backward(model(**batch).loss)\n    optimizer.step()\n"
+    "    optimizer.zero_grad()\n"
 )
 WRAPPED_HEAD = """
 model = AutoModelForCausalLM.from_pretrained("lab/base-1b", quantization_config=BitsAndBytesConfig(load_in_8bit=True))

@@ -11,7 +11,7 @@ from kbitlint.source import documents
 from kbitlint.source.interpreter import snapshots
 from kbitlint.source.interpreter.snapshots import Snapshots
 
-SCRIPTS = sorted(Path("tests/data/scripts").rglob("*.py"))
+SCRIPTS = sorted((Path(__file__).parents[1] / "data" / "scripts").rglob("*.py"))
 #: a head that takes many steps, then questions in flat code, in functions that nothing calls, and in methods
 HEAD = "import torch\nfrom transformers import *\nfrom peft import *\nimport sys\n" + "".join(
     f"DEFAULTS_{number} = {{'r': {number}, 'list': ['q_proj', 'v_proj', 'k_proj']}}\n" for number in range(150)

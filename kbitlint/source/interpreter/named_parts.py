@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import re
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.source import Action
@@ -11,11 +13,10 @@ from kbitlint.source.interpreter.arguments import trained_copies
 from kbitlint.source.interpreter.base import Interpreter
 from kbitlint.source.interpreter.objects import Constant, Object, Scope, TrackedModel
 from kbitlint.source.interpreter.predicates import truth_value
+from kbitlint.source.nodes import walk
 from kbitlint.upstream.versions import number
 
 if TYPE_CHECKING:
-    import ast
-
     from kbitlint.facts.model_state import Adapters, ModelState
 
     Answer = bool | Unknown | None
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 #: blocks that stand for all, where the number of blocks is not known
 _BLOCKS = (0, 1, 5, 11)
 _MOST_BLOCKS = 16
+_LONGEST_NAME = 200
+_BLOCK_NUMBER = re.compile(r"\b\d{1,3}\b")
 #: names of parameters that are neither packed nor an adapter's, as different models have them
 _REST = (
     "lm_head.weight",
@@ -128,9 +131,22 @@ class NamedParts(Interpreter):
         kind = facts_of(load.value("pretrained_model_name_or_path"), named).model_type
         if number(self.trail.versions.get("transformers", "5")) < (5,) and kind not in NAMED_ALIKE:
             return ()
-        blocks = tuple(range(min(named.layers, _MOST_BLOCKS))) if named is not None and named.layers else _BLOCKS
+        layers = named.layers if named is not None and named.layers else 0
+        blocks = [*range(min(layers, _MOST_BLOCKS))] if layers else [*_BLOCKS]
+        blocks += [block for block in self._blocks_named() if block not in blocks and (not layers or block < layers)]
         start = _prefix(net.state)
-        return tuple(f"{start}{path}" for path in layer_paths(kind, blocks))
+        return tuple(f"{start}{path}" for path in layer_paths(kind, tuple(blocks)))
+
+    def _blocks_named(self) -> list[int]:
+        """Return the numbers of blocks that the conditions of the loop name, at most some."""
+        texts = (
+            node.value
+            for test, _ in self.filters
+            for node in walk(test)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < _LONGEST_NAME
+        )
+        named = dict.fromkeys(int(number) for text in texts for number in _BLOCK_NUMBER.findall(text))
+        return list(named)[:_MOST_BLOCKS]
 
     @staticmethod
     def _packed(state: ModelState, paths: tuple[str, ...]) -> tuple[str, ...]:

@@ -89,7 +89,15 @@ def columns(names: Bindings, node: ast.AST | None) -> set[str] | None:
     found: set[str] = set()
     for call in names.chain(node):
         name = last(call)
-        if name in _ROWS or name == "train_test_split":
+        if name in _ROWS or name in ("train_test_split", "remove_columns"):
+            continue
+        if name in ("select_columns", "rename_columns", "rename_column"):
+            named = _named(names, call)
+            if named is None:
+                return None
+            found |= named
+            if name == "select_columns":
+                return found
             continue
         if names.full(call.func) in ("datasets.Dataset.from_list", "datasets.Dataset.from_dict"):
             given, _ = names.value(call.args[0] if call.args else None)
@@ -106,6 +114,18 @@ def columns(names: Bindings, node: ast.AST | None) -> set[str] | None:
         if _removes_all(call):
             return found
     return None
+
+
+def _named(names: Bindings, call: ast.Call) -> set[str] | None:
+    """Return the columns that a call selects, or the new names that it gives; None if they are not certain."""
+    given, _ = names.value(call.args[-1] if call.args else None)
+    texts: list[ast.expr] = [given] if isinstance(given, ast.Constant) else []
+    if isinstance(given, (ast.List, ast.Tuple)):
+        texts = given.elts
+    elif isinstance(given, ast.Dict):
+        texts = given.values
+    found = {one.value for one in texts if isinstance(one, ast.Constant) and isinstance(one.value, str)}
+    return found if texts and len(found) == len(texts) and not call.keywords else None
 
 
 def _keys(names: Bindings, given: list[ast.expr]) -> set[str] | None:

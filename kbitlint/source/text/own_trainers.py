@@ -17,6 +17,7 @@ _PURE = frozenset(("torch", "F", "functional", "math", "np", "numpy"))
 #: functions whose result has no graph
 _WITHOUT_GRAPH = frozenset(("torch.tensor", "torch.as_tensor", "float", "int"))
 _NUMBERS = frozenset(("float", "int"))
+_LIGHTNING = frozenset(f"{package}.LightningModule" for package in ("lightning", "lightning.pytorch", "pytorch_lightning"))
 
 
 def trainer_rounds(module: ast.Module, imports: Sequence[tuple[str, str]]) -> Iterator[OwnLoop]:
@@ -28,6 +29,8 @@ def trainer_rounds(module: ast.Module, imports: Sequence[tuple[str, str]]) -> It
     """
     full = {local: name for name, local in imports}
     for cls in (node for node in module.body if isinstance(node, ast.ClassDef)):
+        if any(_full_name(base, full) in _LIGHTNING for base in cls.bases):
+            yield from _lightning_rounds(cls)
         if not any(_is_trainer(base, full) for base in cls.bases):
             continue
         for method in (one for one in cls.body if isinstance(one, ast.FunctionDef) and not one.decorator_list):
@@ -38,10 +41,40 @@ def trainer_rounds(module: ast.Module, imports: Sequence[tuple[str, str]]) -> It
                 yield OwnLoop(method.lineno, tuple(acts))
 
 
+def _lightning_rounds(cls: ast.ClassDef) -> Iterator[OwnLoop]:
+    """Yield the step of a module of Lightning that returns no loss: Lightning leaves out its backward pass and its update.
+
+    ``lightning/pytorch/loops/optimization/automatic.py``: a ``training_step`` that returned None is skipped, with a warning.
+    """
+    steps = [one for one in cls.body if isinstance(one, ast.FunctionDef) and one.name == "training_step"]
+    if (
+        len(steps) != 1
+        or steps[0].decorator_list
+        or "automatic_optimization" in {node.attr for node in walk(cls) if isinstance(node, ast.Attribute)}
+    ):
+        return
+    inner = list(walk(steps[0]))
+    returned = [node.value for node in inner if isinstance(node, ast.Return) and node.value is not None]
+    gives = any(not isinstance(value, ast.Constant) or value.value is not None for value in returned)
+    others = any(isinstance(node, (ast.Yield, ast.YieldFrom, ast.Raise)) for node in inner)
+    if (
+        not gives
+        and not others
+        and not any(ast.unparse(node.func).endswith("backward") for node in inner if isinstance(node, ast.Call))
+    ):
+        acts = (LoopAct(act, f"{cls.name}.training_step", steps[0].lineno) for act in (Act.STEP, Act.CLEAR))
+        yield OwnLoop(steps[0].lineno, tuple(acts))
+
+
+def _full_name(base: ast.expr, full: dict[str, str]) -> str:
+    """Return the full name of a base class."""
+    first, _, rest = ast.unparse(base).partition(".")
+    return full.get(first, first) + ("." + rest if rest else "")
+
+
 def _is_trainer(base: ast.expr, full: dict[str, str]) -> bool:
     """Return whether a base class is a Trainer of transformers or TRL."""
-    first, _, rest = ast.unparse(base).partition(".")
-    name = full.get(first, first) + ("." + rest if rest else "")
+    name = _full_name(base, full)
     return name.partition(".")[0] in ("transformers", "trl") and name.endswith("Trainer")
 
 

@@ -22,6 +22,7 @@ _COLUMNS = {
     "trl.DPOTrainer": (("chosen", "rejected"),),
     "trl.RewardTrainer": (("chosen", "rejected"),),
     "trl.KTOTrainer": (("completion", "label"), ("chosen", "rejected")),
+    "trl.SFTTrainer": (("text",), ("messages",), ("conversations",), ("prompt", "completion"), ("input_ids",)),
 }
 #: words of code that may give a tokenizer a chat template
 _TEMPLATES = ("chat_template", "chat_format", "unsloth", "setattr(")
@@ -42,10 +43,11 @@ def trainer_uses(names: Bindings, call: ast.Call, text: str) -> Iterator[DataUse
     if form(names, data) in ("splits", "streamed splits"):
         yield DataUse("splits for rows", data.lineno if data is not None else call.lineno)
     have = columns(names, data) if name in _COLUMNS and not keyword(call, "data_collator") else None
-    if have is not None:
+    if have is not None and not _reads_others(names, call):
         lacking = [[one for one in group if not any(one in own for own in have)] for group in _COLUMNS[name]]
-        if all(lacking):
-            yield DataUse("column missing", call.lineno, lacking[0][0])
+        if all(lacking):  # of the group of which most is there
+            nearest = max(range(len(lacking)), key=lambda index: len(_COLUMNS[name][index]) - len(lacking[index]))
+            yield DataUse("column missing", call.lineno, lacking[nearest][0])
     yield from _stopped(names, call, text)
     yield from _lost(names, call, text)
     yield from _decoded(names, call, text)
@@ -55,6 +57,29 @@ def trainer_uses(names: Bindings, call: ast.Call, text: str) -> Iterator[DataUse
         yield from _placed(names, call)
     if name == "trl.SFTTrainer":
         yield from _templateless(names, call, text)
+        yield from _without_completion(names, call)
+
+
+def _reads_others(names: Bindings, call: ast.Call) -> bool:
+    """Return whether a Trainer may read other columns than its own: those of a function, of a name, or none at all."""
+    if keyword(call, "formatting_func") is not None or keyword(call, "dataset_text_field") is not None:
+        return True
+    args, _ = names.value(keyword(call, "args"))
+    if args is None:
+        return keyword(call, "args") is not None
+    named = [keyword(args, one) for one in ("dataset_text_field", "dataset_kwargs")] if isinstance(args, ast.Call) else []
+    return not isinstance(args, ast.Call) or is_open(args) or any(one is not None for one in named)
+
+
+def _without_completion(names: Bindings, call: ast.Call) -> Iterator[DataUse]:
+    """Yield ``completion_only_loss`` for rows that certainly have no completion: it has no effect."""
+    args, _ = names.value(keyword(call, "args"))
+    asked = keyword(args, "completion_only_loss") if isinstance(args, ast.Call) else None
+    have = columns(names, keyword(call, "train_dataset")) if is_constant(asked, value=True) else None
+    if asked is None or have is None or keyword(call, "data_collator") is not None or _reads_others(names, call):
+        return
+    if "text" in have and not any("completion" in one for one in have):
+        yield DataUse("completions of whole texts", asked.lineno)
 
 
 def _templateless(names: Bindings, call: ast.Call, text: str) -> Iterator[DataUse]:
@@ -86,10 +111,19 @@ def _stopped(names: Bindings, call: ast.Call, text: str) -> Iterator[DataUse]:
     best = keyword(args, "load_best_model_at_end")
     if when is None or is_constant(when, "no"):
         yield DataUse("early stopping without metric", stop[0].lineno, "eval_strategy")
-    elif (best is None or is_constant(best, value=False)) and all(
-        keyword(args, one) is None for one in ("metric_for_best_model", "lr_scheduler_type", "save_strategy")
-    ):
+    elif (best is None or is_constant(best, value=False)) and not _names_metric(args):
         yield DataUse("early stopping without metric", stop[0].lineno, "metric_for_best_model")
+
+
+def _names_metric(args: ast.Call) -> bool:
+    """Return whether training arguments name the metric of the best model, or may: two settings make it the loss."""
+    if keyword(args, "metric_for_best_model") is not None:
+        return True
+    for name, makes in (("lr_scheduler_type", "reduce_lr_on_plateau"), ("save_strategy", "best")):
+        value = keyword(args, name)
+        if value is not None and (not isinstance(value, ast.Constant) or value.value == makes):
+            return True
+    return False
 
 
 def _placed(names: Bindings, call: ast.Call) -> Iterator[DataUse]:
