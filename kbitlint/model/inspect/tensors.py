@@ -142,9 +142,13 @@ def _look_at_packing(module: nn.Module, path: str, walk: Walk, *, base: bool) ->
     """Return how the module's weight is packed, and record it. None is an ordinary weight."""
     packing = quantized.packing_of(module)
     if packing is not None:
-        lost = quantized.lost_state(module, packing)
-        conflict = packed_state.conflict(module, packing) or packed_state.shared_scales(module, packing, path, walk.first)
-        repacks = packed_state.repacks_in_eval_mode(module, packing)
+        lost, conflict, repacks = "", "", False
+        weight = module._parameters.get("weight")  # noqa: SLF001  # see _modules
+        if weight is None or quantized.has_data(weight):
+            lost = quantized.lost_state(module, packing)
+            conflict = packed_state.conflict(module, packing)
+            repacks = packed_state.repacks_in_eval_mode(module, packing)
+        conflict = conflict or packed_state.shared_scales(module, packing, path, walk.first)
         walk.quantized.append(QuantizedFacts(path, packing, lost, conflict, repacks))
         return packing
     if quantized.packed_class(type(module)):
