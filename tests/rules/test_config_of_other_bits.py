@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import tiny
 import torch
-from checkpoint_cases import findings
+from checkpoint_cases import findings, reconfigured
 from safetensors.torch import load_file, save_file
 
 BITS, PACKED = "KB333", "KB123"
@@ -17,14 +15,6 @@ BITS, PACKED = "KB333", "KB123"
 def folder(tmp_path):
     tiny.load().save_pretrained(tmp_path)
     return tmp_path
-
-
-def reconfigured(folder, change):
-    path = folder / "config.json"
-    config = json.loads(path.read_text())
-    change(config)
-    path.write_text(json.dumps(config))
-    return folder
 
 
 def test_a_saved_model_is_of_the_bits_of_its_config(folder):

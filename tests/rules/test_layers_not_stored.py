@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import tiny
 import transformers
-from checkpoint_cases import findings
+from checkpoint_cases import findings, reconfigured
 
 LAYERS = "KB332"
 
@@ -16,14 +14,6 @@ LAYERS = "KB332"
 def folder(tmp_path):
     tiny.load().save_pretrained(tmp_path)
     return tmp_path
-
-
-def reconfigured(folder, change):
-    path = folder / "config.json"
-    config = json.loads(path.read_text())
-    change(config)
-    path.write_text(json.dumps(config))
-    return folder
 
 
 def test_a_saved_model_stores_what_its_config_counts(folder):

@@ -96,3 +96,12 @@ def skipped(code, folder):
 
     outcome = engine.run((find(code),), {Surface.FILES: read_checkpoint(folder)}, TrainingContext())
     return [skip.reason for skip in outcome.skips]
+
+
+def reconfigured(folder, change):
+    """Return a folder whose config.json a function has changed."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    change(config)
+    path.write_text(json.dumps(config))
+    return folder
