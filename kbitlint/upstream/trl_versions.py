@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from kbitlint.lazy_dataclass import dataclass
@@ -54,7 +55,14 @@ BEHAVIORS: tuple[TrainerBehavior, ...] = (
 )
 
 
-def behavior(versions: Mapping[str, str]) -> TrainerBehavior:
-    """Return the row that holds for these versions."""
+#: trainers that still prepare a quantized model, and cast adapters for bf16 only: trl/experimental/orpo and cpo of TRL 1.16
+_AS_BEFORE = ("trl.ORPOTrainer", "trl.CPOTrainer")
+
+
+def behavior(versions: Mapping[str, str], trainer: str = "") -> TrainerBehavior:
+    """Return the row that holds for these versions, and for a trainer if its full name is given."""
     have = number(versions.get("trl", NEWEST["trl"]))
-    return next((row for row in BEHAVIORS if have >= number(row.since)), BEHAVIORS[-1])
+    row = next((row for row in BEHAVIORS if have >= number(row.since)), BEHAVIORS[-1])
+    if trainer in _AS_BEFORE and not row.prepares:
+        return dataclasses.replace(row, prepares="asked", passes_kwargs=True, casts="bf16")
+    return row

@@ -69,3 +69,16 @@ def test_a_preparation_inside_the_trainer_leaves_reentry_to_torch(version, expec
         "gradient_checkpointing=True", "gradient_checkpointing=True, gradient_checkpointing_kwargs={'use_reentrant': False}"
     )
     assert codes(asked, version) == []
+
+
+@pytest.mark.skipif(number(installed()["trl"]) < (1, 0), reason="the trainers were not experimental yet")
+@pytest.mark.parametrize("name", ["ORPOTrainer", "CPOTrainer"])
+def test_a_trainer_that_prepares_still_does_so_in_the_installed_trl(name):
+    from importlib import import_module
+
+    trainer = getattr(import_module(f"trl.experimental.{name.removesuffix('Trainer').lower()}"), name)
+    row, source = behavior(installed(), f"trl.{name}"), inspect.getsource(trainer.__init__)
+
+    assert "prepare_model_for_kbit_training(" in source
+    assert "if args.bf16 and" in source
+    assert (row.prepares, row.casts, row.passes_kwargs) == ("asked", "bf16", True)

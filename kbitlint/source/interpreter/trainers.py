@@ -54,7 +54,7 @@ class Trainers(Interpreter):
             net.state = dataclasses.replace(net.state, adapters=dataclasses.replace(adapters, kept=False))
 
     def _attach_in_trainer(self, arguments: Record, call: Call, trainer: Trainer, net: TrackedModel, *, base: bool) -> None:
-        own = behavior(self.trail.versions)
+        own = behavior(self.trail.versions, call.callee)
         config = arguments.get("peft_config") if "peft_config" in arguments.items else Constant(None)
         if config == Constant(None) and not arguments.complete:
             config = UNKNOWN
