@@ -309,6 +309,10 @@ open("/dev/shm/kbitlint-x", "w").close()
             "open('missing.yaml')\n",
             "a file is not here: FileNotFoundError: [Errno 2] No such file or directory: 'missing.yaml'",
         ),
+        (
+            "raise RuntimeError('other metadata\\nsaved: cpu\\nrecomputed: ' + \"device(type='meta')\")\n",
+            "it needs values, which a model without weights lacks: RuntimeError: other metadata",
+        ),
         ("import os\nos.environ['NO_SUCH_NAME']\n", "the environment variable 'NO_SUCH_NAME' is not set here"),
         (
             "import transformers\ntransformers.AutoConfig.from_pretrained('somebody/unheard-of')\n",

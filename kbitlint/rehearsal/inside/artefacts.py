@@ -33,6 +33,8 @@ _OFFLINE_WORDS = re.compile(
     r"|Can't load (the )?(tokenizer|configuration|feature|image)|Couldn't find .* on the Hugging Face Hub"
 )
 _META = re.compile(r"\bmeta\b|register_meta|without data|has no data", re.IGNORECASE)
+#: what torch's checkpoint writes below its message, of a tensor that is recomputed without values
+_ON_META = "device(type='meta')"
 _DEVICE = re.compile(r"\bCUDA\b|\bcuda\b|NVIDIA|\bnvcc\b|\bGPU\b|libcuda|libnccl|\bNCCL\b")
 #: messages of native code about what Landlock refuses
 _REFUSED = re.compile(r"permission denied|os error 13|cross-device link|unable to open database file", re.IGNORECASE)
@@ -123,7 +125,10 @@ def _because_of_machine(error: BaseException, text: str) -> str | None:
         return f"because a package is not installed here: {text}"
     if isinstance(error, (MemoryError, KbitlintError)):
         return f"because of the rehearsal itself: {text}"
-    if isinstance(error, (RuntimeError, NotImplementedError, ValueError, TypeError)) and _META.search(text):
+    whole = message_of(error)
+    if isinstance(error, (RuntimeError, NotImplementedError, ValueError, TypeError)) and (
+        _META.search(text) or _ON_META in whole
+    ):
         return f"because it needs values, which a model without weights lacks: {text}"
     if not isinstance(error, (ImportError, TypeError)) and _DEVICE.search(text) and not _is_checked_by_libraries(error):
         return f"because it asks the GPU itself: {text}"
