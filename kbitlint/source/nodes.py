@@ -1,4 +1,4 @@
-"""Walks over syntax trees, twice as fast as those of ``ast``: they leave out contexts and operators."""
+"""Walks over syntax trees, twice as fast as those of ``ast``: they leave out contexts and operators. Names of nodes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 #: Fields that hold contexts, operators, names or constants.
 _PLAIN = frozenset({"ctx", "op", "ops", "id", "attr", "arg", "name", "asname", "module", "level", "kind", "type_comment"})
@@ -43,3 +43,19 @@ def walk(node: ast.AST) -> Iterator[ast.AST]:
 def last_name(function: ast.AST) -> str:
     """Return the last part of the name that an expression is: ``map`` of ``data.map``; empty if it is none."""
     return function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
+
+
+def full_name(written: str, imports: Mapping[str, str]) -> str:
+    """Return the full name of a dotted name as a file writes it.
+
+    Args:
+        written: The name: ``hf.Trainer``.
+        imports: The file's imports: local name -> full name.
+    """
+    first, _, rest = written.partition(".")
+    return imports.get(first, first) + ("." + rest if rest else "")
+
+
+def is_trainer(name: str) -> bool:
+    """Return whether a full name is that of a Trainer of transformers or TRL."""
+    return name.startswith(("transformers.", "trl.")) and name.endswith("Trainer")

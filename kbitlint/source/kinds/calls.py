@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kbitlint.source.kinds.arguments import ENCODING, ArgumentFaults, canonical, short_name
 from kbitlint.source.kinds.kind import Kind
 from kbitlint.source.kinds.tokenizers import CHAT_TEXT, asked, chat_text, mismatches
+from kbitlint.source.nodes import is_trainer
 from kbitlint.upstream.objects.lookup import lineage, meant_option, parameters
 from kbitlint.upstream.objects.returns import (
     CONFIGS,
@@ -59,7 +60,7 @@ class CallFaults(ArgumentFaults):
             return self._loaded(name, node, places)
         if name.startswith("transformers.DataCollator"):
             return self._collator(name, node, places[0] if places else named.get("tokenizer"))
-        if name.endswith("Trainer") and name.startswith(("transformers.", "trl.")):
+        if is_trainer(name):
             for kind, line, detail in mismatches([*places, *named.values()], self.text):
                 self.report(kind, name.partition(".")[2], "", node, at=line, detail=detail)
         if name == "datasets.load_dataset":

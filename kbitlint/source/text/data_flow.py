@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.data_flow import DataUse
+from kbitlint.source.nodes import is_trainer
 from kbitlint.source.text.bindings import Bindings, elements, is_constant, is_open, items, keyword, last, returned
 from kbitlint.source.text.collators import masked
 from kbitlint.source.text.data_sets import set_uses
@@ -41,7 +42,7 @@ def data_uses(module: ast.Module, text: str) -> Iterator[DataUse]:
     names = Bindings(module)
     for call in names.calls:
         name = names.full(call.func)
-        if name.startswith(("transformers.", "trl.")) and name.endswith("Trainer"):
+        if is_trainer(name):
             trainer = _Trainer(names, call, text)
             yield from trainer.uses()
             yield from () if is_open(call) else trainer_uses(names, call, text)

@@ -6,6 +6,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.own_modules import RefusedCall
+from kbitlint.source.nodes import full_name
 from kbitlint.upstream.called_back import CALLBACK_METHODS, TRAINER_ARGUMENTS, TRAINER_METHODS, TRL_ARGUMENTS
 
 if TYPE_CHECKING:
@@ -48,8 +49,7 @@ def _overrides(module: ast.Module, full: Mapping[str, str]) -> Iterator[RefusedC
 
 def _owner(base: str, full: Mapping[str, str]) -> str | None:
     """Return ``Trainer`` or ``TrainerCallback`` for such a class of transformers or TRL; None for others."""
-    first, _, rest = base.partition(".")
-    name = full.get(first, first) + ("." + rest if rest else "")
+    name = full_name(base, full)
     library, _, last = name.partition(".")[0], None, name.rpartition(".")[2]
     if library not in ("transformers", "trl"):
         return None

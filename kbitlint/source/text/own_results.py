@@ -6,7 +6,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.data_flow import DataUse
-from kbitlint.source.nodes import children, walk
+from kbitlint.source.nodes import children, is_trainer, walk
 from kbitlint.source.text.bindings import is_constant, keyword, last, returned
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 #: functions whose result a Trainer uses
 _USED = ("reward_funcs", "compute_metrics", "formatting_func", "data_collator", "compute_loss_func")
-_EVALUATES = ("eval_strategy", "evaluation_strategy", ".evaluate(")
+#: words of code that evaluates
+EVALUATES = ("eval_strategy", "evaluation_strategy", ".evaluate(")
 #: methods whose result is a number
 _NUMBERS = ("mean", "item", "sum", "accuracy_score", "f1_score", "float", "round")
 
@@ -25,7 +26,7 @@ def result_uses(module: ast.Module, names: Bindings, text: str) -> Iterator[Data
     """Yield each function whose result its Trainer cannot use."""
     for call in names.calls:
         name = names.full(call.func)
-        if name.endswith("Trainer") and name.startswith(("transformers.", "trl.")):
+        if is_trainer(name):
             yield from _given(names, call, text)
     for cls in (one for one in module.body if isinstance(one, ast.ClassDef)):
         if any(
@@ -37,7 +38,7 @@ def result_uses(module: ast.Module, names: Bindings, text: str) -> Iterator[Data
 
 def _given(names: Bindings, trainer: ast.Call, text: str) -> Iterator[DataUse]:
     """Yield the functions that a Trainer is given and that return nothing, or metrics that are no dict."""
-    evaluates = keyword(trainer, "eval_dataset") is not None and any(one in text for one in _EVALUATES)
+    evaluates = keyword(trainer, "eval_dataset") is not None and any(one in text for one in EVALUATES)
     for argument in _USED:
         value, _ = names.value(keyword(trainer, argument))
         for one in value.elts if isinstance(value, (ast.List, ast.Tuple)) else [value]:
@@ -79,7 +80,7 @@ def _losses(names: Bindings, cls: ast.ClassDef, text: str) -> Iterator[DataUse]:
             yield DataUse("outputs for a loss", node.lineno, f"{cls.name}.compute_loss")
         elif isinstance(value, ast.Call) and last(value) in ("item", "tolist") and not value.args:
             yield DataUse("number for a loss", node.lineno, f"{cls.name}.compute_loss")
-    evaluates = any(one in text for one in _EVALUATES) and not any(f'{one}="no"' in text for one in _EVALUATES)
+    evaluates = any(one in text for one in EVALUATES) and not any(f'{one}="no"' in text for one in EVALUATES)
     asked = any(one.arg == "return_outputs" for one in method.args.args)
     read = any(isinstance(node, ast.Name) and node.id == "return_outputs" for node in walk(method))
     plain = bool(values) and not any(isinstance(one, (ast.Tuple, ast.IfExp, ast.Call, ast.Starred)) for one in values)

@@ -6,7 +6,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.own_loops import Act, LoopAct, Origin, OwnLoop
-from kbitlint.source.nodes import walk
+from kbitlint.source.nodes import full_name, is_trainer, walk
 from kbitlint.source.text.own_loops import DETACHING, turns_off
 
 if TYPE_CHECKING:
@@ -29,9 +29,10 @@ def trainer_rounds(module: ast.Module, imports: Sequence[tuple[str, str]]) -> It
     """
     full = {local: name for name, local in imports}
     for cls in (node for node in module.body if isinstance(node, ast.ClassDef)):
-        if any(_full_name(base, full) in _LIGHTNING for base in cls.bases):
+        bases = [full_name(ast.unparse(base), full) for base in cls.bases]
+        if not _LIGHTNING.isdisjoint(bases):
             yield from _lightning_rounds(cls)
-        if not any(_is_trainer(base, full) for base in cls.bases):
+        if not any(is_trainer(base) for base in bases):
             continue
         for method in (one for one in cls.body if isinstance(one, ast.FunctionDef) and not one.decorator_list):
             if method.name == "compute_loss" and (found := _dead_loss(method)) is not None:
@@ -64,18 +65,6 @@ def _lightning_rounds(cls: ast.ClassDef) -> Iterator[OwnLoop]:
     ):
         acts = (LoopAct(act, f"{cls.name}.training_step", steps[0].lineno) for act in (Act.STEP, Act.CLEAR))
         yield OwnLoop(steps[0].lineno, tuple(acts))
-
-
-def _full_name(base: ast.expr, full: dict[str, str]) -> str:
-    """Return the full name of a base class."""
-    first, _, rest = ast.unparse(base).partition(".")
-    return full.get(first, first) + ("." + rest if rest else "")
-
-
-def _is_trainer(base: ast.expr, full: dict[str, str]) -> bool:
-    """Return whether a base class is a Trainer of transformers or TRL."""
-    name = _full_name(base, full)
-    return name.partition(".")[0] in ("transformers", "trl") and name.endswith("Trainer")
 
 
 def _goes_on(method: ast.FunctionDef) -> bool:

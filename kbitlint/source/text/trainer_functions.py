@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kbitlint.facts.data_flow import DataUse
 from kbitlint.source.text.bindings import is_constant, is_open, items, keyword, last, returned
 from kbitlint.source.text.data_sets import columns, form
+from kbitlint.source.text.own_results import EVALUATES
 from kbitlint.source.text.pad_tokens import checkpoint_of
 from kbitlint.upstream.data_contracts import ONLINE, PLAIN
 from kbitlint.upstream.special_tokens import lacks_template
@@ -26,7 +27,6 @@ _COLUMNS = {
 }
 #: words of code that may give a tokenizer a chat template
 _TEMPLATES = ("chat_template", "chat_format", "unsloth", "setattr(")
-_EVALUATES = ("eval_strategy", "evaluation_strategy", ".evaluate(")
 #: words of code that puts something in the place of -100, or whose rows need no padding
 _LEVELLED = ("-100", "label_pad", "ignore_index", "'max_length'", '"max_length"', "block_size", "group_texts", "patch")
 
@@ -42,8 +42,9 @@ def trainer_uses(names: Bindings, call: ast.Call, text: str) -> Iterator[DataUse
     name, data = names.full(call.func), keyword(call, "train_dataset")
     if form(names, data) in ("splits", "streamed splits"):
         yield DataUse("splits for rows", data.lineno if data is not None else call.lineno)
-    have = columns(names, data) if name in _COLUMNS and not keyword(call, "data_collator") else None
-    if have is not None and not _reads_others(names, call):
+    have = columns(names, data) if name in _COLUMNS else None
+    own = keyword(call, "data_collator") is None
+    if have is not None and own and not _reads_others(names, call):
         lacking = [[one for one in group if not any(one in own for own in have)] for group in _COLUMNS[name]]
         if all(lacking):  # of the group of which most is there
             nearest = max(range(len(lacking)), key=lambda index: len(_COLUMNS[name][index]) - len(lacking[index]))
@@ -56,8 +57,9 @@ def trainer_uses(names: Bindings, call: ast.Call, text: str) -> Iterator[DataUse
     if "pin_memory" not in text:
         yield from _placed(names, call)
     if name == "trl.SFTTrainer":
-        yield from _templateless(names, call, text)
-        yield from _without_completion(names, call)
+        yield from _templateless(names, call, text, have)
+        if own:
+            yield from _without_completion(names, call, have)
 
 
 def _reads_others(names: Bindings, call: ast.Call) -> bool:
@@ -71,20 +73,18 @@ def _reads_others(names: Bindings, call: ast.Call) -> bool:
     return not isinstance(args, ast.Call) or is_open(args) or any(one is not None for one in named)
 
 
-def _without_completion(names: Bindings, call: ast.Call) -> Iterator[DataUse]:
+def _without_completion(names: Bindings, call: ast.Call, have: set[str] | None) -> Iterator[DataUse]:
     """Yield ``completion_only_loss`` for rows that certainly have no completion: it has no effect."""
     args, _ = names.value(keyword(call, "args"))
     asked = keyword(args, "completion_only_loss") if isinstance(args, ast.Call) else None
-    have = columns(names, keyword(call, "train_dataset")) if is_constant(asked, value=True) else None
-    if asked is None or have is None or keyword(call, "data_collator") is not None or _reads_others(names, call):
+    if asked is None or have is None or not is_constant(asked, value=True) or _reads_others(names, call):
         return
     if "text" in have and not any("completion" in one for one in have):
         yield DataUse("completions of whole texts", asked.lineno)
 
 
-def _templateless(names: Bindings, call: ast.Call, text: str) -> Iterator[DataUse]:
+def _templateless(names: Bindings, call: ast.Call, text: str, have: set[str] | None) -> Iterator[DataUse]:
     """Yield rows of messages for a tokenizer that has no chat template, and that the script gives none."""
-    have = columns(names, keyword(call, "train_dataset"))
     if have is None or not have & {"messages", "conversations"} or any(one in text for one in _TEMPLATES):
         return
     name = checkpoint_of(names, keyword(call, "processing_class") or keyword(call, "tokenizer"), call)
@@ -170,7 +170,7 @@ def _decoded(names: Bindings, call: ast.Call, text: str) -> Iterator[DataUse]:
     if (
         not isinstance(function, ast.FunctionDef)
         or not isinstance(collator, ast.Call)
-        or not any(one in text for one in _EVALUATES)
+        or not any(one in text for one in EVALUATES)
     ):
         return
     if last(collator) not in ("DataCollatorForSeq2Seq", "DataCollatorForLanguageModeling") or is_open(collator):
