@@ -14,7 +14,7 @@ from kbitlint.facts.dtypes import LOW_PRECISION
 from kbitlint.facts.layers import Packing, QuantizedFacts, UnpackedLayerFacts, short_name
 from kbitlint.facts.model import AdaptedFacts, NormFacts, ParameterFacts
 from kbitlint.lazy_dataclass import dataclass
-from kbitlint.model.attributes import is_inference
+from kbitlint.model.attributes import attribute, is_inference
 from kbitlint.model.layers import adapters, norms, packed_state, quantized
 from kbitlint.model.layers import quantized as layers_quantized
 from kbitlint.model.layers.dead_adapters import nonfinite
@@ -144,7 +144,7 @@ def _look_at_packing(module: nn.Module, path: str, walk: Walk, *, base: bool) ->
     if packing is not None:
         lost, conflict, repacks = "", "", False
         weight = module._parameters.get("weight")  # noqa: SLF001  # see _modules
-        if weight is None or quantized.has_data(weight):
+        if quantized.has_data(attribute(module, "weight") if weight is None else weight):
             lost = quantized.lost_state(module, packing)
             conflict = packed_state.conflict(module, packing)
             repacks = packed_state.repacks_in_eval_mode(module, packing)

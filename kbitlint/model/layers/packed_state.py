@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from kbitlint.facts.layers import Packing, short_name
 from kbitlint.model.attributes import attribute
 from kbitlint.model.layers.dead_adapters import is_finite
-from kbitlint.model.layers.quantized import has_data
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,12 +19,12 @@ if TYPE_CHECKING:
 def conflict(module: nn.Module, packing: Packing) -> str:
     """Return the first difference between a packed weight and its recorded state; empty if they agree.
 
-    Only weights with data are compared. Shards (DTensor) are not: each rank holds a part of the bytes.
+    The weight has data. Shards (DTensor) are not compared: each rank holds a part of the bytes.
     """
     if packing.method != "bitsandbytes" or packing.features is None:
         return ""
     weight: Any = module._parameters.get("weight")  # noqa: SLF001  # one dictionary read instead of a property chain
-    if not has_data(weight) or type(weight).__name__ == "DTensor":
+    if weight is None or type(weight).__name__ == "DTensor":
         return ""
     found = _four_bits(module, weight, packing.features) if packing.bits == 4 else _eight_bits(module, weight, packing.features)
     return next(found, "")
@@ -34,12 +33,13 @@ def conflict(module: nn.Module, packing: Packing) -> str:
 def repacks_in_eval_mode(module: nn.Module, packing: Packing) -> bool:
     """Return whether a layer repacks its weight when it runs in eval mode, on an input without a gradient.
 
-    bitsandbytes 0.50 does so on CPUs with AVX512-BF16 (``Linear4bit.forward``), and never turns it back for training.
+    The weight has data. bitsandbytes 0.50 does so on CPUs with AVX512-BF16 (``Linear4bit.forward``), and never turns it back
+    for training.
     """
     if packing.method != "bitsandbytes" or packing.bits != 4 or not attribute(module, "support_avx512bf16_for_cpu"):
         return False
     weight = module._parameters.get("weight")  # noqa: SLF001  # see conflict
-    return weight is not None and has_data(weight) and weight.device.type == "cpu"
+    return weight is not None and weight.device.type == "cpu"
 
 
 def shared_scales(module: nn.Module, packing: Packing, path: str, first: dict[int, str]) -> str:

@@ -123,13 +123,11 @@ def lost_state(module: nn.Module, packing: Packing) -> str:
     """Return the name of the state that a bitsandbytes layer lacks to unpack its weight. It is empty if none is missing.
 
     The forward of bitsandbytes 0.50 reads the weight and then the layer (``fix_4bit_weight_quant_state_from_module``,
-    ``MatmulLtState``). Weights without data have no state yet.
+    ``MatmulLtState``). The weight has data: one without has no state yet.
     """
     if packing.method != "bitsandbytes" or TOLD in module.__dict__:
         return ""
     weight: Any = attribute(module, "weight")
-    if not has_data(weight):
-        return ""
     name, holder = ("quant_state", module) if packing.bits == 4 else ("SCB", attribute(module, "state"))
     return name if attribute(weight, name) is None and attribute(holder, name) is None else ""
 
