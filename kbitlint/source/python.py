@@ -154,7 +154,7 @@ def _loop_faults(text: str, module: ast.Module) -> tuple[LoopFault, ...]:
 
 def _data_uses(text: str, module: ast.Module) -> tuple[DataUse, ...]:
     """Return the places where data does not fit the code that takes it, in a script that makes the data of a k-bit training."""
-    if (_BITS.search(text) is None and "peft" not in text) or not any(one in text for one in _DATA):
+    if not any(one in text for one in _DATA) or ("peft" not in text and _BITS.search(text) is None):
         return ()
     from kbitlint.source.text.data_flow import data_uses  # configurations and modules make no data
 
