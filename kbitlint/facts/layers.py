@@ -49,6 +49,8 @@ class QuantizedFacts:
     """The difference between the packed bytes and the recorded state; empty if they agree."""
     repacks: bool = False
     """Whether a pass in eval mode repacks the weight for a kernel without gradients."""
+    blank: bool = False
+    """Whether the weight unpacks to zeros only, since each of its scales is zero."""
 
 
 @dataclass(frozen=True, slots=True)
