@@ -62,6 +62,11 @@ def worth_following(content: bytes) -> bool:
     return any(mark in content for mark in MARKS)
 
 
+#: Methods that fill a dict, and those that fill a list. What a list holds after a loop is not known.
+_FILLS = frozenset({"update", "setdefault"})
+_GROWS = frozenset({"append", "extend", "insert"})
+_LOOPS = (ast.For, ast.AsyncFor, ast.While)
+
 #: Syntax nodes that can matter themselves. Other nodes matter only through their parts.
 _WEIGHED = (ast.Call, ast.Return, ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Import, ast.ImportFrom)
 
@@ -80,10 +85,12 @@ class _Names:
         """The names that each name is computed from, one list for each assignment."""
         self._names: set[str] = set()
         """The names inside calls of seeds."""
-        for node, function, inside in _walk(module):
-            self._collect(node, function, inside=inside)
+        for node, function, inside, looped in _walk(module):
+            self._collect(node, function, inside=inside, looped=looped)
 
-    def _collect(self, node: ast.AST, function: int, *, inside: bool) -> None:
+    def _collect(self, node: ast.AST, function: int, *, inside: bool, looped: bool) -> None:
+        if isinstance(node, ast.Call) and _filled(node, looped=looped):
+            self._flows.setdefault(_filled(node), []).append([name for given in _given(node) for name in _loads(given)])
         if inside and isinstance(node, ast.Name):
             self._names.add(node.id)
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -123,19 +130,20 @@ class _Names:
         return {name for name, function in self._functions.items() if function in found}
 
 
-def _walk(module: ast.Module) -> Iterator[tuple[ast.AST, int, bool]]:
+def _walk(module: ast.Module) -> Iterator[tuple[ast.AST, int, bool, bool]]:
     """Yield each node of the tree breadth first.
 
-    Each item is (node, id of the function or class around it, whether it is part of a seed's call).
+    Each item is (node, id of the function or class around it, whether it is part of a seed's call, whether a loop is around).
     """
-    todo: deque[tuple[ast.AST, int, bool]] = deque([(module, 0, False)])
+    todo: deque[tuple[ast.AST, int, bool, bool]] = deque([(module, 0, False, False)])
     while todo:
-        node, function, inside = todo.popleft()
+        node, function, inside, looped = todo.popleft()
         inside = inside or (isinstance(node, ast.Call) and _called(node) in SEEDS)
-        yield node, function, inside
+        yield node, function, inside, looped
+        looped = looped or isinstance(node, _LOOPS)
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             function = id(node)
-        todo += [(child, function, inside) for child in children(node)]
+        todo += [(child, function, inside, looped) for child in children(node)]
 
 
 def _climb(statement: int, parents: Mapping[int, int], found: set[int]) -> None:
@@ -160,9 +168,9 @@ class Relevance:
 
     def _mark(self, module: ast.Module) -> None:
         parents: dict[int, int] = {}
-        todo: list[tuple[ast.AST, int]] = [(module, 0)]
+        todo: list[tuple[ast.AST, int, bool]] = [(module, 0, False)]
         while todo:
-            node, statement = todo.pop()
+            node, statement, looped = todo.pop()
             if isinstance(node, ast.stmt):
                 parents[id(node)] = statement
                 statement = id(node)
@@ -170,7 +178,10 @@ class Relevance:
                 _climb(statement, parents, self._mattering)
                 if isinstance(node, ast.Call):
                     _climb(statement, parents, self._with_calls)
-            todo += [(child, statement) for child in children(node)]
+            elif isinstance(node, ast.Call) and _filled(node, looped=looped) in self._names:
+                _climb(statement, parents, self._mattering)
+            looped = looped or isinstance(node, _LOOPS)
+            todo += [(child, statement, looped) for child in children(node)]
 
     def matters(self, statements: list[ast.stmt]) -> bool:
         """Return whether a model's state can depend on following these statements."""
@@ -231,6 +242,17 @@ def _called(node: ast.Call) -> str:
     if isinstance(node.func, ast.Attribute):
         return node.func.attr
     return node.func.id if isinstance(node.func, ast.Name) else ""
+
+
+def _filled(node: ast.Call, *, looped: bool = False) -> str:
+    """Return the name of the dict or list that a call of its method changes; empty if it changes none."""
+    if not isinstance(node.func, ast.Attribute) or node.func.attr not in (_FILLS if looped else _FILLS | _GROWS):
+        return ""
+    return next(iter(_roots(node.func.value)), "")
+
+
+def _given(node: ast.Call) -> list[ast.expr]:
+    return [*node.args, *(keyword.value for keyword in node.keywords)]
 
 
 def _loads(node: ast.AST) -> set[str]:
