@@ -118,6 +118,7 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         own_loops=tuple(_rounds(module, text, imports)),
         loop_faults=_loop_faults(text, module),
         object_faults=_object_faults(text, module, versions, launch),
+        processes=launch.processes if launch is not None else None,
     )
 
 
