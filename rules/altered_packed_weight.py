@@ -26,12 +26,14 @@ class AlteredPackedWeight(Rule):
     ## What it does
 
     Compares each packed bitsandbytes weight with its own record: the storage dtype in which it was packed, the number of
-    bytes that its shape takes, and the shape and block maxima in its quantization state. Reports the first difference.
+    bytes that its shape takes, and the shape and block maxima in its quantization state. Reports the first difference, and
+    as a warning a weight whose scales are all zero.
 
     In a traced step, reports weights that a pass in eval mode has repacked for a kernel of the CPU without gradients, where
     the input of the layer requires one.
 
-    In a checkpoint folder, compares the number of scales with the bytes of the weight, by the safetensors headers.
+    In a checkpoint folder, compares the number of scales with the bytes of the weight, by the safetensors headers, and reads
+    the first scales.
 
     In a script, reports a loop that casts the `data` of every parameter of a packed model.
 
@@ -100,6 +102,14 @@ class AlteredPackedWeight(Rule):
                     surface=Surface.FILES,
                     fix=Fix("save the quantized model again", Safety.DISPLAY),
                 )
+            elif item.blank:
+                yield self.violation(
+                    _BLANK,
+                    Location(item.module, checkpoint.tensors[f"{item.module}.weight"].file),
+                    surface=Surface.FILES,
+                    severity=Severity.WARNING,
+                    fix=Fix("quantize and save the model again", Safety.DISPLAY),
+                )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each packed weight that contradicts its record."""
@@ -128,6 +138,17 @@ class AlteredPackedWeight(Rule):
                     evidence={"method": layer.packing.method, "bits": layer.packing.bits},
                     fix=Fix("load the model again, and do not cast it before it trains", Safety.DISPLAY),
                 )
+            elif layer.blank:
+                yield self.violation(
+                    _BLANK,
+                    Location(layer.path),
+                    severity=Severity.WARNING,
+                    evidence={"method": layer.packing.method, "bits": layer.packing.bits},
+                    fix=Fix("load the model again, from a checkpoint that holds the weight", Safety.DISPLAY),
+                )
+
+
+_BLANK = "the packed weight unpacks to zeros only: each of its scales is zero"
 
 
 def _in_bytes(model: ModelState) -> bool:

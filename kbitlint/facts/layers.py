@@ -51,6 +51,8 @@ class QuantizedFacts:
     """Whether the weight is packed for a kernel of the CPU without gradients, as a pass in eval mode leaves it."""
     repacks: bool = False
     """Whether a pass in eval mode repacks the weight for a kernel without gradients."""
+    blank: bool = False
+    """Whether the weight unpacks to zeros only, since each of its scales is zero."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import checkpoint_cases
 import plants
 import pytest
 import tiny
@@ -195,3 +196,43 @@ def test_a_real_cast_of_every_parameter_stops_the_next_forward_pass():
 
     with pytest.raises((RuntimeError, AssertionError)):
         model(torch.arange(8)[None])
+
+
+def scales_of(layer):
+    state = layer.weight.quant_state
+    return (state.state2.absmax, state.offset) if state.nested else (state.absmax,)
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_scales_of_zeros_are_a_warning_and_scales_of_nan_an_error(double):
+    model = tiny.load(bnb_4bit_use_double_quant=double)
+    layer = model.model.layers[0].self_attn.q_proj
+    for scales in scales_of(layer):
+        scales.zero_()
+    (violation,) = kbitlint.check(model, select=CODE).violations
+
+    assert (violation.severity.value, violation.message) == ("warning", ZEROS)
+    scales_of(layer)[0].fill_(float("nan"))
+    assert found(model) == {Q_PROJ: "its block maxima hold NaN or infinity"}
+    assert not tiny.step(tiny.with_lora(model)).arrived
+
+
+ZEROS = "the packed weight unpacks to zeros only: each of its scales is zero"
+BAD = "the packed weight contradicts its record: its scales hold NaN or infinity"
+
+
+@pytest.mark.parametrize(
+    ("bits", "byte", "expected"),
+    [
+        (4, 0, ("warning", ZEROS)),
+        (8, 0, ("warning", ZEROS)),
+        (4, 0xFF, ("error", BAD)),
+        (8, 0xFF, ("error", BAD)),
+        (4, 1, None),
+    ],
+)
+def test_scales_in_a_file_are_read(tmp_path, bits, byte, expected):
+    folder = checkpoint_cases.checkpoint(tmp_path, checkpoint_cases.packed("q_proj", bits, byte))
+
+    wanted = [] if expected is None else [(expected[0], "model.safetensors q_proj", expected[1])]
+    assert checkpoint_cases.findings(CODE, folder) == wanted

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kbitlint.facts.layers import Packing, short_name
 from kbitlint.model.attributes import attribute
-from kbitlint.model.layers.dead_adapters import is_finite
+from kbitlint.model.layers.values import is_finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,8 +94,10 @@ def _four_bits(module: nn.Module, weight: Any, features: tuple[int, int]) -> Ite
     blocks, size = attribute(state, "absmax"), attribute(state, "blocksize")
     if isinstance(blocks, Tensor) and isinstance(size, int) and blocks.numel() != -(-count // size):
         yield f"its state has {blocks.numel()} block maxima, and {-(-count // size)} blocks"
-    yield from _unreadable(blocks, "block maxima")
-    double, held = attribute(attribute(state, "state2"), "absmax"), isinstance(blocks, Tensor) and blocks.dtype is torch.uint8
+    double = attribute(attribute(state, "state2"), "absmax")
+    for scales in (blocks, double, attribute(state, "offset")):
+        yield from _unreadable(scales, "block maxima")
+    held = isinstance(blocks, Tensor) and blocks.dtype is torch.uint8
     if attribute(state, "nested") and (not isinstance(double, Tensor) or not held):
         yield "its state records double quantization, and its block maxima are not quantized"
 

@@ -14,12 +14,13 @@ from kbitlint.facts.layers import short_name
 from kbitlint.facts.trace import LayerFacts, PromotionFacts
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.model.inspect.walk import named_modules
-from kbitlint.model.layers.dead_adapters import has_value
 from kbitlint.model.layers.norm_interface import HALF
 from kbitlint.model.layers.replaced import replaced_layers
+from kbitlint.model.layers.values import has_value
 from kbitlint.model.trace.beside import Buffers, buffers_in, strays_in, weights_in
 from kbitlint.model.trace.gradients import ForwardRecord
 from kbitlint.model.trace.ledger import Ledger
+from kbitlint.model.trace.stubs import BLANK
 from kbitlint.model.trace.twin import originals_of
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def prepared(twin: nn.Module, device: str, facts: ModelFacts, starts: frozenset[
             step.ledger.zeros.add(tensor, path)
         elif starts is None or path in starts:
             step.ledger.zeros.add_start(tensor, path)
+    _mark_blank(step, facts)
     for path in [layer.path for layer in facts.quantized if layer.repacked]:
         _watch_cut(step.modules.get(path), path, step)
     for facts_of_layer, layer in replaced_layers(twin):
@@ -108,6 +110,14 @@ def prepared(twin: nn.Module, device: str, facts: ModelFacts, starts: frozenset[
 def _forget(counted: dict[int, weakref.ref[Any]], key: int, _: weakref.ref[Any]) -> None:
     """Forget a storage of the twin that a step frees, as bitsandbytes does with a bias. A later one may have its address."""
     counted.pop(key, None)
+
+
+def _mark_blank(step: StepRecorder, facts: ModelFacts) -> None:
+    """Let the stubs of layers that unpack to zeros only multiply with a tensor that counts as zeros."""
+    for packed in facts.quantized:
+        if packed.blank and packed.path in step.modules:
+            marker = step.modules[packed.path].__dict__[BLANK] = torch.empty((), device="meta")
+            step.ledger.zeros.add(marker, f"{packed.path}.weight")
 
 
 def _zeros_in(found: list[tuple[str, nn.Module]]) -> Iterator[tuple[str, Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kbitlint.upstream.contracts.auto_classes import AUTO_ROWS
 from kbitlint.upstream.contracts.choices import CHOICE_ROWS
 from kbitlint.upstream.contracts.loads import LOAD_ROWS
 from kbitlint.upstream.contracts.rows import Contract
@@ -175,4 +176,4 @@ _TRAINER_ROWS = (
     ),
 )
 
-ROWS = (*LOAD_ROWS, *_BNB_ROWS, *_OTHER_ROWS, *ARGUMENT_ROWS, *_TRAINER_ROWS, *CHOICE_ROWS)
+ROWS = (*LOAD_ROWS, *AUTO_ROWS, *_BNB_ROWS, *_OTHER_ROWS, *ARGUMENT_ROWS, *_TRAINER_ROWS, *CHOICE_ROWS)
