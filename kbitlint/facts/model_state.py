@@ -132,6 +132,10 @@ class ModelState:
     """The rows of the embeddings after the last call that resized them; None if none did, UNKNOWN if they are not known."""
     settings: tuple[tuple[str, Value], ...] = ()
     """The values that the script gave to attributes of ``model.config``, the last ones first."""
+    widened: Call | None = None
+    """The cast to float32 of the norms alone, in a loop over parts of the model; None if there is none."""
+    recast: bool = False
+    """Whether the script casts, or may cast, other parts of the model by themselves."""
     silenced: Call | None = None
     """The assignment that wraps the model's forward in ``no_grad``; None if there is none."""
     certain: bool = True
