@@ -77,7 +77,7 @@ class RemovedLoadInKbitArgument(Rule):
                 given = [argument for step in steps if (argument := step.call.argument(name)) is not None]
                 always = len(given) == len(steps)
                 known = call.callee.startswith(("transformers.", "peft."))
-                if given and known and (always or not _asks_for_version(source)):
+                if given and known and (always or not _VERSION.search(_STORY.sub("", source.text))):
                     yield self.violation(
                         f"from_pretrained takes no {name} any more: a TypeError" + ("" if always else " where it is passed"),
                         source.at_line(given[0].whole.line, name),
@@ -123,10 +123,6 @@ class RemovedLoadInKbitArgument(Rule):
                     evidence={"transformers": source.versions.get("transformers"), "arguments": [one.name for one in given]},
                     fix=Fix(title, Safety.UNSAFE, edits) if edits else Fix(title, Safety.DISPLAY),
                 )
-
-
-def _asks_for_version(source: SourceFacts) -> bool:
-    return _VERSION.search(_STORY.sub("", source.text)) is not None
 
 
 def _fix(source: SourceFacts, call: Call, argument: Argument) -> Fix:
