@@ -75,7 +75,7 @@ class RemovedLoadInKbitArgument(Rule):
         for call, steps in source.steps_at(Action.LOAD) if five else ():
             for name in FLAGS:
                 given = [argument for step in steps if (argument := step.call.argument(name)) is not None]
-                always = len(given) == len(steps)
+                always = len(given) == len(steps) and (not source.unfollowed or source.writes(call, given[0]))
                 known = call.callee.startswith(("transformers.", "peft."))
                 if given and known and (always or not _VERSION.search(_STORY.sub("", source.text))):
                     yield self.violation(
