@@ -36,7 +36,7 @@ def children(node: ast.AST) -> tuple[ast.AST, ...]:
 
 def _read(node: ast.AST) -> tuple[ast.AST, ...]:
     found: list[ast.AST] = []
-    for name in _fields(type(node)):
+    for name in _fields(type(node)):  # type: ignore[arg-type]  # a class can be hashed
         value = getattr(node, name, None)
         if type(value) is list:
             found += [item for item in value if isinstance(item, ast.AST)]
