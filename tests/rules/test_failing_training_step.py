@@ -6,6 +6,7 @@ import tiny
 import torch
 import trace_cases
 import transformers
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 
 from kbitlint.context import TrainingContext
 
@@ -113,7 +114,15 @@ def cast_mask():
     return peft.get_peft_model(base, peft.LoraConfig(r=4, target_modules=["q_proj"]))
 
 
-@pytest.mark.parametrize("make", [block_circulant, hooked, cast_mask])
+def cached_twice():
+    """Torch's wrapper runs the layers of GPT-J again, which fill the cache a second time."""
+    sizes = {"n_embd": 64, "n_layer": 1, "n_head": 4, "rotary_dim": 8, "vocab_size": 256, "n_positions": 64}
+    base = transformers.GPTJForCausalLM(transformers.GPTJConfig(bos_token_id=1, eos_token_id=1, **sizes))
+    apply_activation_checkpointing(base, check_fn=lambda module: type(module).__name__ == "GPTJBlock")
+    return peft.get_peft_model(base, peft.LoraConfig(r=4, target_modules="all-linear"))
+
+
+@pytest.mark.parametrize("make", [block_circulant, hooked, cast_mask, cached_twice])
 def test_what_packed_weights_hooks_or_buffers_raise_is_an_error_and_no_fault_of_the_batch(make):
     told = trace_cases.trace_findings(make(), CODE)
 

@@ -1,13 +1,16 @@
-"""What a small copy takes over from the modules of a model: packed weights, backward hooks and the kind of buffers."""
+"""What a small copy takes over from the modules of a model: packed weights, torch's checkpoints, hooks, kinds of buffers."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from torch import nn
 
 from kbitlint.model.layers.adapters import below_wrappers
 from kbitlint.model.layers.quantized import packing_of
+
+_CHECKPOINTED = "_checkpoint_wrapped_module"
 
 
 def carry(base: nn.Module, made: nn.Module) -> None:
@@ -47,6 +50,23 @@ def _pack(made: Any, path: str, original: nn.Module, module: nn.Module) -> None:
     packed.to("cpu")  # packs the weight
     made.set_submodule(path, packed)
     made.is_loaded_in_4bit = True  # PEFT asks the model for it
+
+
+def wrap(base: nn.Module, made: nn.Module) -> None:
+    """Wrap the modules of a small copy that torch's wrapper for checkpoints wraps in the model; adapters are in it already."""
+    for path, module in base.named_modules():
+        if _CHECKPOINTED in module._modules:  # noqa: SLF001  # a dictionary read
+            _wrap(made, below_wrappers(path), module)
+
+
+def _wrap(made: nn.Module, path: str, wrapper: nn.Module) -> None:
+    try:
+        inner = made.get_submodule(path)
+    except AttributeError:  # a layer that the small copy does not have
+        return
+    around = copy.copy(wrapper)
+    around.__dict__["_modules"] = {_CHECKPOINTED: inner}
+    made.set_submodule(path, around)
 
 
 def _hook(original: nn.Module, module: nn.Module) -> None:

@@ -2,7 +2,8 @@
 
 A step without weights may fail where training does not: a stand-in, a guess or the made batch is at fault. So the same batch
 runs on a small copy: the same class and adapters, two layers, random weights on the CPU. Only an error that this copy raises
-too, and that a copy without the cause does not raise, is an error of training.
+too, and that a copy without the cause does not raise, is an error of training. ``carried.py`` gives the copy what the modules
+of the model have beyond their class.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from kbitlint.model.attributes import attribute
 from kbitlint.model.batch import called, loss_of, training_batch
 from kbitlint.model.inputs.supplied import is_supplied
 from kbitlint.model.layers import adapters, checkpointing
-from kbitlint.model.trace.carried import carry
+from kbitlint.model.trace.carried import carry, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,6 +124,8 @@ def _raised(
             made = _adapted(model, made)
     except Exception as error:
         raise NotBuiltError(f"a small copy gets no adapters: {one_line(error)}") from error
+    if carries:
+        wrap(base, adapters.base_of(made))
     made.train()
     try:
         _checkpoint(made, how)
