@@ -31,6 +31,8 @@ def packing_of(module: nn.Module) -> Packing | None:
     if told is not None:
         return told  # type: ignore[no-any-return]  # a Packing
     cls: Any = type(module)
+    if issubclass(cls, torch.jit.ScriptModule):  # a program, whose tensors are in no dictionary
+        return None
     method, bits, kind = _method_of(cls)
     if method == "bitsandbytes":
         return _bitsandbytes_4bit(module) if bits == 4 else _bitsandbytes_8bit(module)
