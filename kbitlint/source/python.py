@@ -116,7 +116,7 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         state_uses=_state_uses(text, module),
         base_calls=_base_calls(module, source, imports),
         own_loops=tuple(_rounds(module, text, imports)),
-        loop_faults=_loop_faults(text, module),
+        loop_faults=_loop_faults(text, module, launch),
         object_faults=_object_faults(text, module, versions, launch),
         processes=launch.processes if launch is not None else None,
     )
@@ -148,13 +148,19 @@ def _rounds(module: ast.Module, text: str, imports: Sequence[tuple[str, str]]) -
         yield from trainer_rounds(module, imports)
 
 
-def _loop_faults(text: str, module: ast.Module) -> tuple[LoopFault, ...]:
+def _loop_faults(text: str, module: ast.Module, launch: Launch | None) -> tuple[LoopFault, ...]:
     """Return what the file's own loops leave out."""
     if ".backward(" not in text:
         return ()
     from kbitlint.source.text.loop_faults import loop_faults  # most scripts leave the loop to a Trainer
+    from kbitlint.source.text.loop_paces import loop_paces  # as above
 
-    return tuple(sorted(set(loop_faults(module, text)), key=lambda fault: fault.line))
+    return tuple(
+        sorted(
+            {*loop_faults(module, text), *loop_paces(module, text, counted=launch is not None and launch.counts)},
+            key=lambda fault: fault.line,
+        )
+    )
 
 
 def _data_uses(text: str, module: ast.Module) -> tuple[DataUse, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.object_faults import ObjectFault
 from kbitlint.upstream.objects.lookup import parameters, refused_argument, required
-from kbitlint.upstream.objects.takes import refuses
+from kbitlint.upstream.objects.takes import refuses, refuses_arguments
 from kbitlint.upstream.signatures.lookup import base_of, names_of
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class ArgumentFaults:
         self.stored: set[str] = set()
         self._pure: dict[int, tuple[str, str]] = {}
         self._unentered: dict[int, str] = {}
+        self._lost: dict[int, str] = {}
 
     def report(  # noqa: PLR0913  # one fact, whose parts are named
         self,
@@ -92,6 +93,7 @@ class ArgumentFaults:
             if kind.name == "None" and kind.source and name in _NEEDED:
                 self.report("none", kind.source, ast.unparse(value), value, at=kind.line)
             why = refuses(callee, name, kind.name, kind.source)
+            why = why or (refuses_arguments(callee, kind.name, self.versions) if name == "args" else "")
             if why:
                 self.report("class", callee.partition(".")[2], name, value, detail=why)
 
@@ -125,6 +127,8 @@ def _order(callee: str) -> list[str]:
     """Return the parameters of a callee in their order."""
     if callee.endswith(".from_pretrained"):
         return ["model", "model_id"]
+    if callee.startswith("bitsandbytes.optim."):
+        return ["params"]
     return [*(parameters(callee) or names_of(callee, {}))] if not base_of(callee) else []
 
 

@@ -18,6 +18,9 @@ STREAMS = "datasets.IterableDatasetDict"
 OPTIMIZER = "torch.optim.Optimizer"
 SCHEDULER = "torch.optim.lr_scheduler.LRScheduler"
 
+#: wrappers for several devices, which have the attributes of ``torch.nn.Module`` alone
+RANKED = ("torch.nn.parallel.DistributedDataParallel", "torch.nn.DataParallel")
+
 #: what stands for the receiver, and for the first argument
 SELF, FIRST = "self", "first"
 
@@ -166,6 +169,7 @@ FUNCTIONS: Mapping[str, str] = {
     **{f"torch.optim.{name}": OPTIMIZER for name in ("AdamW", "Adam", "SGD", "Adafactor")},
     **{f"bitsandbytes.optim.{name}": OPTIMIZER for name in ("AdamW8bit", "PagedAdamW8bit", "PagedAdamW32bit", "Adam8bit")},
     "torch.utils.data.DataLoader": "torch.utils.data.DataLoader",
+    **{name: name for name in RANKED},
 }
 
 #: classes of configurations: an object of them is no model, no text and no dict

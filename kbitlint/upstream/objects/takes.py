@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kbitlint.upstream.objects.returns import CONFIGS, DATASET, MODEL, OPTIMIZER, PEFT_MODEL, SCHEDULER, SPLITS, TOKENIZER
+from kbitlint.upstream.versions import number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +17,8 @@ _NO_TOKENIZER = CONFIGS | _DATA | {MODEL, PEFT_MODEL, "int", "str", "tuple"}
 _NO_ADAPTER = frozenset(("dict", "str", MODEL, PEFT_MODEL, TOKENIZER, "transformers.TrainingArguments"))
 _NO_ARGUMENTS = frozenset(("dict", MODEL, PEFT_MODEL, TOKENIZER, DATASET, "peft.LoraConfig"))
 
+#: trainers that read settings which SFTConfig does not have
+_OWN_LOSSES = ("trl.DPOTrainer", "trl.GRPOTrainer", "trl.RLOOTrainer")
 #: parameter of a trainer -> kinds that it cannot use
 _TRAINER: Mapping[str, frozenset[str]] = {
     "model": _NO_MODEL,
@@ -54,10 +57,19 @@ def refuses(callee: str, name: str, kind: str, source: str) -> str:
     trains = last.endswith("Trainer") and callee.startswith(("transformers.", "trl."))
     attaches = callee in ("peft.get_peft_model", "peft.PeftModel", "peft.PeftModel.from_pretrained")
     refused = _TRAINER if trains else _ADAPTERS if attaches or last.startswith("prepare_model_for") else {}
+    if kind == "method":
+        takes = name == "params" and source in ("parameters", "named_parameters") and ".optim." in f".{callee}."
+        return f"is the method {source}, and must be what it returns: {source}()" if takes else ""
+    if callee.startswith("transformers.") and last == "from_pretrained" and name == "model_id":
+        return f"is {_named(kind)}, and belongs to quantization_config" if kind == "transformers.BitsAndBytesConfig" else ""
     if kind == "api":
         given = source.rpartition(".")[2]
         made = given[:1].isupper() and (given.endswith(("Config", "Arguments")) or given.startswith("DataCollator"))
-        return f"is the class {given}, and must be an object of it" if made and name in refused else ""
+        return (
+            f"is the class {given}, and must be an object of it"
+            if made and (name in refused or name == "quantization_config")
+            else ""
+        )
     if kind == "list" and name in ("train_dataset", "eval_dataset") and callee.startswith("trl."):
         return "is a list, and must be a Dataset" if trains else ""
     if kind == "str" and name == "model" and callee.startswith("transformers.") and trains:
@@ -65,6 +77,24 @@ def refuses(callee: str, name: str, kind: str, source: str) -> str:
     if kind not in refused.get(name, ()):
         return ""
     return _WORDS.get(kind, f"is {_named(kind)}")
+
+
+def refuses_arguments(trainer: str, kind: str, versions: Mapping[str, str]) -> str:
+    """Return why a Trainer cannot use an object of a class as its arguments; empty if it can, or if that is not known.
+
+    Args:
+        trainer: The Trainer's class.
+        kind: The class of the object.
+        versions: The versions of the libraries. TRL converted arguments of transformers before 0.13.
+    """
+    own = {"transformers.Seq2SeqTrainer": "Seq2SeqTrainingArguments"} | {
+        f"trl.{name}Trainer": f"{name}Config" for name in ("DPO", "KTO", "Reward", "GRPO", "RLOO")
+    }
+    others = ("transformers.TrainingArguments", *(("trl.SFTConfig",) if trainer in _OWN_LOSSES else ()))
+    old = trainer.startswith("trl.") and number(versions.get("trl", "")) < (0, 13) and bool(versions.get("trl"))
+    if trainer not in own or kind not in others or old:
+        return ""
+    return f"is {_named(kind)}, and must be an object of {own[trainer]}"
 
 
 def _named(kind: str) -> str:
