@@ -154,7 +154,7 @@ def _look_at_packing(module: nn.Module, path: str, walk: Walk, *, base: bool) ->
             lost = quantized.lost_state(module, packing)
             conflict = packed_state.conflict(module, packing)
             repacks = packed_state.repacks_in_eval_mode(module, packing)
-            blank = packing.method == "bitsandbytes" and is_blank(module, packing.bits)
+            blank = is_blank(module, packing)
         conflict = conflict or packed_state.shared_scales(module, packing, path, walk.first)
         walk.quantized.append(QuantizedFacts(path, packing, lost, conflict, repacks, blank))
         return packing
