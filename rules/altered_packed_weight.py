@@ -135,7 +135,7 @@ class AlteredPackedWeight(Rule):
                 )
 
 
-_BLANK = "the packed weight unpacks to zeros only: each of its scales is zero"
+_BLANK = "the packed weight unpacks to zeros only"
 
 
 def _in_bytes(model: ModelState) -> bool:
