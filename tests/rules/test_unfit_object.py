@@ -35,6 +35,26 @@ STOPPING = "from transformers import DataCollatorWithPadding, EarlyStoppingCallb
             + TRAINER.format("processing_class=tok"),
             "processing_class of Trainer is a number",
         ),
+        (
+            MADE + "from trl import DPOTrainer\nDPOTrainer(model, model, train_dataset=data)\n",
+            "ref_model of DPOTrainer is the model itself",
+        ),
+        (
+            MADE.replace("org/base", "Qwen/Qwen2.5-0.5B")
+            + "from trl.experimental.gkd import GKDTrainer\n"
+            + LOADED.replace("model =", "big =").replace("org/base", "Qwen/Qwen2.5-7B")
+            + "GKDTrainer(model, teacher_model=big, train_dataset=data)\n",
+            "teacher_model of GKDTrainer has 152064 tokens in its vocabulary, and the model 151936",
+        ),
+        (
+            "import pandas as pd\n" + MADE + TRAINER.replace("=data", "=pd.read_csv('d.csv')").format(""),
+            "train_dataset of Trainer is a DataFrame of pandas",
+        ),
+        (
+            "from unsloth import FastLanguageModel\nmodel = FastLanguageModel.from_pretrained('unsloth/Qwen3-8B')\n"
+            "model = FastLanguageModel.get_peft_model(model, r=8)\n",
+            "model of FastLanguageModel.get_peft_model is a tuple",
+        ),
         (LOADED + "model = model.resize_token_embeddings(9)\n" + ADAPTED, "model of get_peft_model is an object of Embedding"),
     ],
 )

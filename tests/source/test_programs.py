@@ -108,6 +108,8 @@ CASES = [
     ),
     (FACTORY, {}, []),
     (FACTORY, {"quantization_bit: 4": "quantization_bits: 4"}, [("KB536", "error", "quantization_bits: 4")]),
+    (FACTORY, {"lora_target: all": "lora_target: q_proj,v_proj"}, []),
+    (FACTORY, {"lora_target: all": "lora_target: c_attn,c_proj"}, [("KB601", "error", "lora_target: c_attn,c_proj")]),
     (FACTORY, {"bf16: true": "bf16: true\npissa_init: true"}, [("KB535", "error", "pissa_init: true")]),
     (FACTORY, {"bf16: true": "bf16: true\nresize_vocab: true"}, [("KB535", "error", "resize_vocab: true")]),
     (

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path as FilePath
 
+    from kbitlint.source.interpreter.objects import Object
     from kbitlint.upstream.programs import Program
 
 
@@ -215,10 +216,23 @@ def _own_checkpointing(program: Program, root: Record, trail: PathState) -> Chec
 
 def _attach(program: Program, trail: PathState, net: TrackedModel, root: Record, asked: Entry) -> None:
     api = next(item for item in FUNCTIONS if item.name == "peft.get_peft_model")
-    given = {name: root.items[key] for key, name in program.lora if key in root.items}
+    given = {
+        name: _divided(root.items[key]) if key in program.divides else root.items[key]
+        for key, name in program.lora
+        if key in root.items
+    }
     config = Record("peft.LoraConfig", given, complete=False, span=root.span, style=root.style)
     call = Call(api.name, asked.whole, (Argument("peft_config", config.frozen(trail.effort), asked.span, asked.whole),))
     trail.apply(api, call, net)
+
+
+def _divided(entry: Entry) -> Entry:
+    """Return a key of names in one text as a list of them; the word ``all`` alone stands for every linear layer."""
+    held = entry.value
+    if not isinstance(held, Constant) or not isinstance(held.value, str) or held.value.strip() == "all":
+        return entry
+    names: list[Object] = [Constant(one.strip()) for one in held.value.split(",") if one.strip()]
+    return dataclasses.replace(entry, value=Sequence(names, entry.span))
 
 
 def _cast_adapters(net: TrackedModel, dtype: str) -> None:

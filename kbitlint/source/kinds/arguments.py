@@ -6,6 +6,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.object_faults import ObjectFault
+from kbitlint.source.kinds.partners import partner_faults
 from kbitlint.upstream.objects.lookup import parameters, refused_argument, required
 from kbitlint.upstream.objects.takes import refuses
 from kbitlint.upstream.signatures.lookup import base_of, names_of
@@ -94,6 +95,9 @@ class ArgumentFaults:
             why = refuses(callee, name, kind.name, kind.source)
             if why:
                 self.report("class", callee.partition(".")[2], name, value, detail=why)
+        if callee.startswith("trl.") and callee.endswith("Trainer"):
+            for name, value, why in partner_faults(callee, {one: (kind, value) for one, kind, value in given}, self.text):
+                self.report("class", callee.partition(".")[2], name, value, detail=why)
 
     def tensor(self, node: ast.Call, places: list[Kind | None], what: str) -> None:
         """Note a first argument that is no tensor, in a call of a model or of ``generate``."""
@@ -125,6 +129,8 @@ def _order(callee: str) -> list[str]:
     """Return the parameters of a callee in their order."""
     if callee.endswith(".from_pretrained"):
         return ["model", "model_id"]
+    if callee.startswith("unsloth."):
+        return ["model"]
     return [*(parameters(callee) or names_of(callee, {}))] if not base_of(callee) else []
 
 

@@ -94,6 +94,8 @@ class CallFaults(ArgumentFaults):
     def _loaded(self, name: str, node: ast.Call, places: list[Kind | None]) -> Kind | None:
         """Return the kind that ``from_pretrained`` of a class loads; None if code beside the library may decide it."""
         library, _, cls = name.rpartition(".")[0].partition(".")
+        if library == "unsloth" and cls.startswith("Fast") and "." not in cls:
+            return Kind("tuple", (None, None), source=f"{cls}.from_pretrained", line=node.lineno)
         if any(one.arg in (None, "trust_remote_code", "output_loading_info") for one in node.keywords):
             return None
         text, source = (places[0].text if places and places[0] is not None else ""), f"{cls}.from_pretrained"

@@ -120,11 +120,15 @@ class Bindings:
         return None
 
     def function(self, node: ast.AST | None) -> Def | None:
-        """Return the function that an expression certainly is, or that an object of the file's class is called by."""
+        """Return the function that an expression certainly is: one of the file, of a maker, or the call of an object."""
         made, _ = self.value(node)
         if isinstance(made, ast.Call):
-            cls, _ = self.value(made.func)
-            body = cls.body if isinstance(cls, ast.ClassDef) else []
+            maker, _ = self.value(made.func)
+            if isinstance(maker, ast.FunctionDef) and not maker.decorator_list:
+                results = returned(maker)
+                inner, _ = self.value(results[0]) if len(results) == 1 else (None, 0)
+                return inner if isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) else None
+            body = maker.body if isinstance(maker, ast.ClassDef) else []
             return next((one for one in body if isinstance(one, ast.FunctionDef) and one.name == "__call__"), None)
         return made if isinstance(made, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) else None
 
@@ -143,6 +147,8 @@ class Bindings:
         for _ in range(_LONGEST):
             if isinstance(node, ast.Subscript):
                 node = node.value
+            elif isinstance(node, ast.Call) and (made := self._made(node)) is not None:
+                node, line = made, 0  # what the file's own function returns
             elif isinstance(node, ast.Call):
                 yield node
                 if not isinstance(node.func, ast.Attribute):
@@ -151,6 +157,14 @@ class Bindings:
             elif node is None or not isinstance(node, ast.Name):
                 return
             node, line = self.value(node, line)
+
+    def _made(self, call: ast.Call) -> ast.expr | None:
+        """Return the one expression that a function of the file returns; None for another function."""
+        maker, _ = self.value(call.func) if isinstance(call.func, ast.Name) else (None, 0)
+        if not isinstance(maker, ast.FunctionDef) or maker.decorator_list:
+            return None
+        results = returned(maker)
+        return results[0] if len(results) == 1 else None
 
 
 def _branches(node: ast.AST) -> bool:
@@ -218,3 +232,10 @@ def elements(function: Def, whole: str) -> set[str]:
                     item = target.elts[place + shift] if place + shift < len(target.elts) else None
                     found |= {item.id} if isinstance(item, ast.Name) else set()
     return found
+
+
+def stored(function: Def) -> list[str]:
+    """Return the names that a function binds or changes, once for each place."""
+    nodes = [one for one in ast.walk(function) if isinstance(one, (ast.Name, ast.Attribute, ast.Subscript))]
+    owners = [one if isinstance(one, ast.Name) else one.value for one in nodes if isinstance(one.ctx, ast.Store)]
+    return [one.id for one in owners if isinstance(one, ast.Name)]

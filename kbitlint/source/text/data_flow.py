@@ -98,6 +98,8 @@ class _Trainer:
             and last(chain[-1]) in ("load_dataset", "from_list", "from_dict", "from_generator")
             and self._args is not None
         ):
+            if is_constant(keyword(self._args, "precompute_ref_log_probs"), value=True):
+                yield DataUse("streamed reference", self._args.lineno)
             steps = keyword(self._args, "max_steps")
             if steps is None or (isinstance(steps, ast.UnaryOp) and is_constant(steps.operand, 1)):
                 yield DataUse("streamed without max_steps", self._args.lineno)

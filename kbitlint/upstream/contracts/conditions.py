@@ -13,7 +13,8 @@ import operator
 import string
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.facts.values import TEXT, UNKNOWN, Call, Symbol, Value
+from kbitlint.facts.values import FUNCTION, TEXT, UNKNOWN, Call, Symbol, Value
+from kbitlint.upstream.contracts.loaded_models import OF_LOAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -53,8 +54,8 @@ class Subject:
         model = self._model
         if model is None:
             return UNKNOWN
-        if name == "type":
-            return _type_of(model)
+        if name in OF_LOAD:
+            return OF_LOAD[name](model)
         known = {
             "adapted": model.adapters is not None or (False if model.certain else UNKNOWN),
             "packed": model.method,
@@ -70,16 +71,6 @@ class Subject:
 
 #: properties that no call changes
 _KEPT = ("adapted", "object", "loader")
-
-
-def _type_of(model: ModelState) -> Value:
-    """Return the model type of a model that transformers' own code loads; UNKNOWN if it is not known."""
-    load = model.load
-    if load is None or load.value("trust_remote_code", False) is not False:  # noqa: FBT003  # the default
-        return UNKNOWN
-    from kbitlint.upstream.families import facts_of  # the table of families, for few conditions
-
-    return facts_of(load.value("pretrained_model_name_or_path"), model.named).model_type or UNKNOWN
 
 
 def truth(condition: str, subject: Subject) -> bool | None:
@@ -168,8 +159,8 @@ _NODES: Mapping[type, Callable[[Any, Subject], Any]] = {
 
 
 def _plain(value: Value) -> Value:
-    """Return a value with an enum member or dtype of a library as its last name; other symbols but TEXT become UNKNOWN."""
-    if isinstance(value, Symbol) and value != TEXT:
+    """Return a value with an enum member or dtype of a library as its last name; unknown symbols become UNKNOWN."""
+    if isinstance(value, Symbol) and value not in (TEXT, FUNCTION):
         return value.last if value.name.startswith(_LIBRARIES) else UNKNOWN
     return value
 
