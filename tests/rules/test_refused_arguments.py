@@ -328,6 +328,8 @@ NO_TEMPERATURE = (
     "GRPOTrainer raises a ValueError when it generates: has to be a strictly positive float,"
     " otherwise your next token scores will be invalid"
 )
+ONE_LABEL = "RewardTrainer raises a ValueError: "
+ONE_LABEL += "but reward models require `num_labels=1` to output a single scalar reward per sequence"
 HEADED = LOADED.replace("CausalLM.", "SequenceClassification.").replace('"org/base"', '"Qwen/Qwen2.5-7B"{}')
 REWARD = "from transformers import AutoModelForSequenceClassification\nfrom trl import RewardTrainer\n" + HEADED
 REWARD += "RewardTrainer(model, train_dataset=data, peft_config=LoraConfig(task_type={})).train()\n"
@@ -351,10 +353,10 @@ WRAPPED = "from transformers import AutoModel\n" + WRAPPED + "get_peft_model(mod
          GRPO.format(", reward_weights=[1.0, 2.0]")),
         (GRPO.format(", temperature=0.0"), NO_TEMPERATURE, GRPO.format(", temperature=0.7")),
         (REWARD.format(", num_labels=2", "'SEQ_CLS'"),
-         "RewardTrainer raises a ValueError: but reward models require `num_labels=1` to output a single scalar reward per sequence",
+         ONE_LABEL,
          REWARD.format(", num_labels=1", "'SEQ_CLS'")),
         (REWARD.format("", "'SEQ_CLS'"),
-         "RewardTrainer raises a ValueError: but reward models require `num_labels=1` to output a single scalar reward per sequence",
+         ONE_LABEL,
          REWARD.replace("Qwen/Qwen2.5-7B", "org/base").format("", "'SEQ_CLS'")),
         (REWARD.format(", num_labels=1", "'CAUSAL_LM'"),
          "RewardTrainer raises an AttributeError: object has no attribute 'prepare_inputs_for_generation'",

@@ -11,6 +11,7 @@ CODE = "KB573"
 MADE = LOADED + PREPARED + ADAPTED
 TRAINER = "args = TrainingArguments('out')\nTrainer(model=model, args=args, train_dataset=data, {})\n"
 TOKENIZER = "tok = AutoTokenizer.from_pretrained('org/base')\n"
+FAST = "from unsloth import FastLanguageModel\nmodel = FastLanguageModel.from_pretrained('unsloth/Qwen3-8B')\n"
 OPTIMIZER = "opt = torch.optim.AdamW(model.parameters())\n"
 STOPPING = "from transformers import DataCollatorWithPadding, EarlyStoppingCallback\n"
 
@@ -51,8 +52,7 @@ STOPPING = "from transformers import DataCollatorWithPadding, EarlyStoppingCallb
             "train_dataset of Trainer is a DataFrame of pandas",
         ),
         (
-            "from unsloth import FastLanguageModel\nmodel = FastLanguageModel.from_pretrained('unsloth/Qwen3-8B')\n"
-            "model = FastLanguageModel.get_peft_model(model, r=8)\n",
+            FAST + "model = FastLanguageModel.get_peft_model(model, r=8)\n",
             "model of FastLanguageModel.get_peft_model is a tuple",
         ),
         (LOADED + "model = model.resize_token_embeddings(9)\n" + ADAPTED, "model of get_peft_model is an object of Embedding"),

@@ -279,19 +279,15 @@ _CHEAP = 4  # values that take as long to copy or read as one step
 
 
 def frozen(value: Object, effort: Effort, depth: int = 0) -> Value:
-    """Return a value as facts.
-
-    Models and values nested deeper than ``_DEEPEST`` become UNKNOWN.
+    """Return a value as facts. Models and values nested deeper than ``_DEEPEST`` become UNKNOWN.
 
     Raises:
         TooLong: The value takes more steps than ``effort`` has left.
     """
     if isinstance(value, Constant):
         return value.value
-    if isinstance(value, Symbol):
-        return value
-    if isinstance(value, Function):
-        return FUNCTION
+    if isinstance(value, (Symbol, Function)):
+        return value if isinstance(value, Symbol) else FUNCTION
     if depth < _DEEPEST:
         if isinstance(value, Record):
             return value.frozen(effort, depth)
