@@ -68,7 +68,7 @@ class GenerationsNotDivided(Rule):
         if imports_package(source.text, "unsloth"):  # its config changes the batch size itself
             return
         for call in source.calls:
-            if call.callee not in _CONFIGS:
+            if call.callee not in _CONFIGS and not (call.callee == "swift.sft" and call.value("rlhf_type") == "grpo"):
                 continue
             ways = source.variants.get(call.span) or (call,)
             found = [_lacking(one, source.versions.get("trl", "")) for one in ways]
@@ -116,7 +116,7 @@ def _lacking(call: Call, version: str) -> tuple[str, int, int] | None:
 
 def _whole(call: Call, name: str) -> Value:
     """Return an argument or its default; UNKNOWN if the call may pass it."""
-    default = 8 if name == "per_device_eval_batch_size" else DEFAULTS[call.callee].get(name)
+    default = 8 if name == "per_device_eval_batch_size" else DEFAULTS.get(call.callee, {}).get(name)
     value = call.value(name, default)
     return value if value is None or (isinstance(value, int) and not isinstance(value, bool)) else UNKNOWN
 

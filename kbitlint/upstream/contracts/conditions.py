@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.values import FUNCTION, TEXT, UNKNOWN, Call, Symbol, Value
 from kbitlint.upstream.contracts.loaded_models import OF_LOAD
+from kbitlint.upstream.special_tokens import lacks_template
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -255,6 +256,17 @@ def _starting(values: Any, key: str, start: str) -> Any:
     )
 
 
+def _foreign(values: Any, key: str, known: tuple[str, ...], dotted: bool = False) -> Any:  # noqa: FBT001, FBT002  # of a condition
+    """Return whether one of several dicts holds a name under a key that is not known; ``a:b`` names a style of ``a``."""
+    if not isinstance(values, tuple):
+        return UNKNOWN if values is not None else False
+    held = [one.value(key) for one in values if isinstance(one, Call)]
+    named = [text.partition(":")[0] for text in held if isinstance(text, str) and not text.startswith("sharegpt")]
+    owners = {one.partition(".")[0] for one in known}
+    own = [text for text in named if "." in text and (dotted or text.partition(".")[0] not in owners)]  # may be the user's
+    return any(text not in known for text in named if text not in own) or (UNKNOWN if UNKNOWN in held else False)
+
+
 def _is_made(value: Any, name: str) -> Any:
     return value.callee.rpartition(".")[2] == name if isinstance(value, Call) and value.callee != "dict" else value and UNKNOWN
 
@@ -275,5 +287,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "plugin": _plugin,
     "beyond": _beyond,
     "starting": _starting,
+    "foreign": _foreign,
+    "templateless": lacks_template,
     "within": lambda values, *known: any(one in known for one in values) if isinstance(values, tuple) else UNKNOWN,
 }

@@ -65,6 +65,6 @@ _TRANSFORMERS: dict[str, dict[str, Value]] = {
 }
 _PROGRAMS: dict[str, dict[str, Value]] = {
     "llamafactory.train": {"finetuning_type": "lora", "stage": "sft", "quantization_method": "bnb"},
-    "swift.sft": {"tuner_type": "lora"},
+    "swift.sft": {"tuner_type": "lora", "per_device_train_batch_size": 1, "num_generations": 8},
 }
 DEFAULTS: Mapping[str, Mapping[str, Value]] = {**_PEFT, **_TRANSFORMERS, **_PROGRAMS}

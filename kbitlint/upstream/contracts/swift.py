@@ -45,6 +45,11 @@ ROWS = (
         "",
         "bnb_4bit_quant_type",
     ),
+    _refused(
+        "text(rlhf_type) and rlhf_type not in ('dpo', 'orpo', 'simpo', 'kto', 'cpo', 'rm', 'ppo', 'grpo', 'gkd')",
+        "argument --rlhf_type: invalid choice",
+        "SystemExit",
+    ),
     _refused("fsdp and deepspeed", "FSDP2 is not compatible with DeepSpeed"),
     *(
         _refused(

@@ -79,7 +79,8 @@ ROWS: tuple[Contract, ...] = (
     ),
     Contract(
         ("unsloth.save_pretrained_gguf", "unsloth.push_to_hub_gguf"),
-        f"text(quantization_method) and not starts(quantization_method, 'iq') and quantization_method not in {_FORMATS!r}",
+        "text(quantization_method) and quantization_method and not starts(quantization_method, 'iq')"
+        f" and quantization_method not in {_FORMATS!r}",
         "Unsloth: Quant method is not supported. Choose from below",
         "RuntimeError",
     ),
