@@ -167,6 +167,8 @@ REFERENCE = (
         (REWARD.format("0.5") + GRPO, "equal rewards", 3, REWARD.format("0.5 if one else 0.0") + GRPO),
         (WHOLE.format("text", "assistant_only_loss=True"), "assistant of whole texts", 3,
          WHOLE.format("messages", "assistant_only_loss=True")),
+        (DPO.replace("from trl", "from trl.experimental.orpo").replace("DPO", "ORPO").format("data.column_names"),
+         "column missing", 3, DPO.replace("'b'", "'b', 'rejected': 'c'").format("data.column_names")),
         (STREAM + REFERENCE.format(", precompute_ref_log_probs=True"), "streamed reference", 3, STREAM + REFERENCE.format("")),
     ],
 )  # fmt: skip

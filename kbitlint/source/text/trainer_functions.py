@@ -6,6 +6,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.data_flow import DataUse
+from kbitlint.source.nodes import library_name
 from kbitlint.source.text.bindings import is_constant, is_open, items, keyword, last, returned, stored
 from kbitlint.source.text.data_sets import columns, form
 from kbitlint.source.text.own_results import EVALUATES
@@ -24,6 +25,9 @@ _COLUMNS = {
     "trl.DPOTrainer": (("chosen", "rejected"),),
     "trl.RewardTrainer": (("chosen", "rejected"),),
     "trl.KTOTrainer": (("completion", "label"), ("chosen", "rejected")),
+    "trl.ORPOTrainer": (("chosen", "rejected"),),
+    "trl.CPOTrainer": (("chosen", "rejected"),),
+    "trl.OnlineDPOTrainer": (("prompt",),),
     "trl.GRPOTrainer": (("prompt",),),
     "trl.RLOOTrainer": (("prompt",),),
     "trl.SFTTrainer": (("text",), ("messages",), ("conversations",), ("prompt", "completion"), ("input_ids",)),
@@ -42,7 +46,7 @@ def trainer_uses(names: Bindings, call: ast.Call, text: str) -> Iterator[DataUse
         call: The call that makes the Trainer, without ``**``.
         text: The file's text.
     """
-    name, data = names.full(call.func), keyword(call, "train_dataset")
+    name, data = library_name(names.full(call.func)), keyword(call, "train_dataset")
     if form(names, data) in ("splits", "streamed splits"):
         yield DataUse("splits for rows", data.lineno if data is not None else call.lineno)
     have = columns(names, data) if name in _COLUMNS else None
