@@ -118,6 +118,7 @@ class ReentrantCheckpointing(Rule):
         searching = (one for one in trainings if one.distributed and one.find_unused is True)
         fails = any(not put_to_sleep(source, one) for one in searching)
         searches = bool(source.distributed) and not how.flag and any(training.lets_ddp_search for training in trainings)
+        searches = searches and not any(one.find_unused is False for one in trainings)  # False if ddp else None
         message = UNSET if how.reentry.value == "unset" else "checkpointing is reentrant"
         if fails:
             message += ", and DDP looks for unused parameters"

@@ -72,13 +72,12 @@ class RemovedLoadInKbitArgument(Rule):
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each removed keyword, string argument or function."""
         five = number(source.versions.get("transformers", "5")) >= (5,)
-        asks = _VERSION.search(_STORY.sub("", source.text)) is not None
         for call, steps in source.steps_at(Action.LOAD) if five else ():
             for name in FLAGS:
                 given = [argument for step in steps if (argument := step.call.argument(name)) is not None]
                 always = len(given) == len(steps)
-                known = call.callee.startswith(("transformers.", "peft.")) and (always or not asks)
-                if given and known:
+                known = call.callee.startswith(("transformers.", "peft."))
+                if given and known and (always or not _asks_for_version(source)):
                     yield self.violation(
                         f"from_pretrained takes no {name} any more: a TypeError" + ("" if always else " where it is passed"),
                         source.at_line(given[0].whole.line, name),
@@ -124,6 +123,10 @@ class RemovedLoadInKbitArgument(Rule):
                     evidence={"transformers": source.versions.get("transformers"), "arguments": [one.name for one in given]},
                     fix=Fix(title, Safety.UNSAFE, edits) if edits else Fix(title, Safety.DISPLAY),
                 )
+
+
+def _asks_for_version(source: SourceFacts) -> bool:
+    return _VERSION.search(_STORY.sub("", source.text)) is not None
 
 
 def _fix(source: SourceFacts, call: Call, argument: Argument) -> Fix:

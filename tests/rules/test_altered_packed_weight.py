@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import checkpoint_cases
 import plants
 import pytest
 import tiny
@@ -11,6 +12,8 @@ import kbitlint
 
 CODE = "KB123"
 Q_PROJ = "model.layers.0.self_attn.q_proj"
+#: the layers whose input is the embeddings, which no gradient enters
+FIRST = [f"model.layers.0.self_attn.{name}_proj" for name in "qkv"]
 
 
 def found(model):
@@ -49,10 +52,26 @@ def test_weights_that_an_evaluation_has_repacked_pass_on_no_gradient():
         model(torch.arange(1, 9)[None])
     layers = [module for module in model.modules() if type(module).__name__ == "Linear4bit"]
     repacked = [bool(getattr(layer.weight.quant_state, "packing_format_for_cpu", False)) for layer in layers]
-    message = "bitsandbytes repacked it for the CPU's inference kernel, through which no gradient flows"
+    message = "bitsandbytes repacked the weight for the CPU's inference kernel, through which no gradient flows"
+    told = {v.at.path: v.message for v in kbitlint.check(model, select=CODE).violations}
+    after_first = [path for path in plants.QUANTIZED if path not in FIRST]
 
-    assert found(model) == ({f"{path}.base_layer": message for path in plants.QUANTIZED} if any(repacked) else {})
+    assert told == ({f"{path}.base_layer": message for path in after_first} if any(repacked) else {})
     assert all(map(torch.allclose, gradients(model), expected)) != any(repacked)
+
+
+def test_a_repacked_layer_whose_input_needs_no_gradient_passes_all_there_is():
+    """A training in eval mode repacks nothing but layers whose input requires no grad."""
+    model = tiny.with_lora(tiny.load()).eval()
+    batch = torch.arange(1, 9)[None]
+    model(input_ids=batch, labels=batch).loss.backward()
+    layers = [name for name, module in model.named_modules() if type(module).__name__ == "Linear4bit"]
+    repacked = [
+        name for name in layers if getattr(model.get_submodule(name).weight.quant_state, "packing_format_for_cpu", False)
+    ]
+
+    assert {name.removeprefix("base_model.model.").removesuffix(".base_layer") for name in repacked} <= set(FIRST)
+    assert kbitlint.check(model, select=CODE).violations == ()
 
 
 @pytest.mark.parametrize("cast", ["float16", "float32"])
@@ -177,3 +196,43 @@ def test_a_real_cast_of_every_parameter_stops_the_next_forward_pass():
 
     with pytest.raises((RuntimeError, AssertionError)):
         model(torch.arange(8)[None])
+
+
+def scales_of(layer):
+    state = layer.weight.quant_state
+    return (state.state2.absmax, state.offset) if state.nested else (state.absmax,)
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_scales_of_zeros_are_a_warning_and_scales_of_nan_an_error(double):
+    model = tiny.load(bnb_4bit_use_double_quant=double)
+    layer = model.model.layers[0].self_attn.q_proj
+    for scales in scales_of(layer):
+        scales.zero_()
+    (violation,) = kbitlint.check(model, select=CODE).violations
+
+    assert (violation.severity.value, violation.message) == ("warning", ZEROS)
+    scales_of(layer)[0].fill_(float("nan"))
+    assert found(model) == {Q_PROJ: "its block maxima hold NaN or infinity"}
+    assert not tiny.step(tiny.with_lora(model)).arrived
+
+
+ZEROS = "the packed weight unpacks to zeros only: each of its scales is zero"
+BAD = "the packed weight contradicts its record: its scales hold NaN or infinity"
+
+
+@pytest.mark.parametrize(
+    ("bits", "byte", "expected"),
+    [
+        (4, 0, ("warning", ZEROS)),
+        (8, 0, ("warning", ZEROS)),
+        (4, 0xFF, ("error", BAD)),
+        (8, 0xFF, ("error", BAD)),
+        (4, 1, None),
+    ],
+)
+def test_scales_in_a_file_are_read(tmp_path, bits, byte, expected):
+    folder = checkpoint_cases.checkpoint(tmp_path, checkpoint_cases.packed("q_proj", bits, byte))
+
+    wanted = [] if expected is None else [(expected[0], "model.safetensors q_proj", expected[1])]
+    assert checkpoint_cases.findings(CODE, folder) == wanted

@@ -8,8 +8,9 @@ import tiny
 import transformers
 import trl
 import trl_trainers
-from script_cases import ADAPTED, LOADED, OLD, PREPARED, RECIPE, findings, fixed_text, flagged_lines
+from script_cases import ADAPTED, IMPORTS, LOADED, OLD, PREPARED, RECIPE, findings, fixed_text, flagged_lines
 
+from kbitlint.context import TrainingContext
 from kbitlint.upstream.versions import installed, number
 
 newest = pytest.mark.skipif(number(installed()["trl"]) < (1, 16), reason="the trainers of older versions differ")
@@ -378,3 +379,50 @@ def test_peft_needs_a_model_that_generates_for_its_task_type():
 
     with pytest.raises(AttributeError, match="prepare_inputs_for_generation"):
         peft.get_peft_model(base, peft.LoraConfig(task_type="CAUSAL_LM"))
+
+
+@pytest.mark.parametrize(
+    ("loader", "checkpoint", "refused"),
+    [
+        ("AutoModelForCausalLM", "Qwen/Qwen2-VL-7B-Instruct", 1),
+        ("AutoModelForCausalLM", "google/flan-t5-xl", 1),
+        ("AutoModelForCausalLM", "Qwen/Qwen2-7B-Instruct", 0),
+        ("AutoModelForSeq2SeqLM", "meta-llama/Llama-3.1-8B", 1),
+        ("AutoModelForSeq2SeqLM", "facebook/bart-large", 0),
+        ("AutoModelForImageTextToText", "mistralai/Mistral-7B-v0.1", 1),
+        ("AutoModelForSequenceClassification", "openai/whisper-small", 1),
+        ("AutoModelForCausalLM", "org/base", 0),
+    ],
+)
+def test_an_auto_class_refuses_types_that_it_does_not_know(loader, checkpoint, refused):
+    imports = IMPORTS + f"from transformers import {loader}\n" + LOADED.split("\n")[0] + "\n"
+    load = f"model = {loader}.from_pretrained('{checkpoint}', quantization_config=bnb)\n"
+    remote = load.replace("=bnb", "=bnb, trust_remote_code=True")
+    found = findings("KB535", load, imports=imports)
+
+    assert [(severity, message.partition(":")[0]) for severity, _, message in found] == [
+        ("error", "from_pretrained raises a ValueError")
+    ] * refused
+    assert findings("KB535", remote, imports=imports) == []
+
+
+def test_the_batches_of_all_processes_hold_whole_groups():
+    imports = IMPORTS + "from trl import GRPOConfig, GRPOTrainer\n" + LOADED
+    script = "args = GRPOConfig('out', per_device_train_batch_size=1, gradient_accumulation_steps=2, num_generations=8)\n"
+    message = "generation_batch_size () must be divisible by num_generations ()"
+    raised = [severity_of(script, imports, processes) for processes in (None, 1, 2, 4)]
+    fewer = "args = GRPOConfig('out', gradient_accumulation_steps=2, num_generations=4)\n"
+
+    assert raised == [
+        [("warning", f"GRPOConfig raises a ValueError with one process: {message}")],
+        [("error", f"GRPOConfig raises a ValueError: {message}")],
+        [("error", f"GRPOConfig raises a ValueError: {message}")],
+        [],
+    ]
+    assert severity_of(fewer, imports, None) == []
+    assert severity_of("rank = int(os.environ['LOCAL_RANK'])\n" + script, imports, None) == []
+
+
+def severity_of(script, imports, processes):
+    found = findings("KB535", script, imports=imports, context=TrainingContext(world_size=processes))
+    return [(severity, message) for severity, _, message in found]

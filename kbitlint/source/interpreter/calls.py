@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+from typing import TYPE_CHECKING
 
 from kbitlint.facts.source import Action
 from kbitlint.facts.values import UNKNOWN, Call, Symbol
@@ -20,13 +21,19 @@ from kbitlint.source.interpreter.objects import (
     Output,
     Parameters,
     Record,
+    Sequence,
     Submodule,
     Tensor,
     TrackedModel,
     Trainer,
 )
-from kbitlint.source.interpreter.predicates import text_method
+from kbitlint.source.interpreter.predicates import text_method, text_value
 from kbitlint.upstream.calls import METHODS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.facts.values import Span
 
 #: methods of texts that are followed
 _TEXTS = ("startswith", "endswith", "lower")
@@ -43,19 +50,16 @@ class Calls(Interpreter):
     def arguments(self, node: ast.Call, callee: str, parameters: tuple[str, ...] = ()) -> Record:
         """Return the arguments of a call by name; a positional argument without a known parameter has its number as name."""
         made = Record(callee, span=self.text.span(node))
+        preset = self.preset.pop(id(node), None)
+        if preset is not None:
+            made.complete = preset.complete
+            made.items = {parameters[int(key)] if key.isdigit() and int(key) < len(parameters) else key: given
+                          for key, given in preset.items.items()}  # fmt: skip
+        before_them = sum(key.isdigit() for key in preset.items) if preset is not None else 0
         looks = "clip_grad" in callee  # clip_grad_norm_ and clip_grad_value_ read gradients only
         before = self.optimizer_claims() if looks else {}
-        for number, argument in enumerate(node.args):
-            if isinstance(argument, ast.Starred):
-                self.value(argument.value)
-                made.complete = False
-                made.tail = self.text.span(argument).end
-                break
-            span = self.text.span(argument)
-            made.items[parameters[number] if number < len(parameters) else str(number)] = Entry(
-                self.value(argument), span, span
-            )
-            made.tail = span.end
+        for number, (value, span) in enumerate(self._placed(node, made), before_them):
+            made.items[parameters[number] if number < len(parameters) else str(number)] = Entry(value, span, span)
         for keyword in node.keywords:
             value, span = self.value(keyword.value), self.text.span(keyword.value)
             whole = self.text.span(keyword)
@@ -68,6 +72,20 @@ class Calls(Interpreter):
             for net in self.trail.nets:
                 net.handed = before.get(net.number, frozenset())
         return made
+
+    def _placed(self, node: ast.Call, made: Record) -> Iterator[tuple[Object, Span]]:
+        """Yield the positional arguments of a call, each with its place, as far as they are known."""
+        for argument in node.args:
+            span = self.text.span(argument)
+            made.tail = span.end
+            if not isinstance(argument, ast.Starred):
+                yield self.value(argument), span
+                continue
+            listed = self.value(argument.value)
+            if not isinstance(listed, Sequence) or UNKNOWN in listed.values:
+                made.complete = False
+                return
+            yield from ((one, span) for one in listed.values)
 
     def _call(self, node: ast.Call) -> Object:
         if isinstance(node.func, ast.Attribute):
@@ -83,14 +101,31 @@ class Calls(Interpreter):
     def _called(self, node: ast.Call, function: Object) -> Object:
         if isinstance(function, Symbol):
             return self._known(node, function.name)
+        if isinstance(function, Record) and function.callee == "functools.partial":
+            return self._partial(node, function)
         if isinstance(function, Record):
             function = self.called(function)
         if isinstance(function, (Function, Class, TrackedModel)):
             return self._local(function, self.arguments(node, "", parameters_of(function)))
         if isinstance(node.func, ast.Name) and node.func.id in _CONSUMES:
             self._consume(node)
-        self._escape(self.arguments(node, ""), "")
-        return UNKNOWN
+        arguments = self.arguments(node, "")
+        made = self.container(node.func.id, arguments, arguments.span) if isinstance(node.func, ast.Name) else None
+        self._escape(arguments, "")
+        return UNKNOWN if made is None else made
+
+    def _partial(self, node: ast.Call, partial: Record) -> Object:
+        """Return the value of a call of a ``functools.partial``: that of its function, with the arguments of both."""
+        numbered = {str(int(key) - 1) if key.isdigit() else key: given for key, given in partial.items.items() if key != "0"}
+        earlier = self.preset.get(id(node))  # a partial of a partial
+        for key, given in earlier.items.items() if earlier is not None else ():
+            places = sum(one.isdigit() for one in numbered)
+            numbered[str(places) if key.isdigit() else key] = given
+        self.preset[id(node)] = Record(items=numbered, complete=partial.complete)
+        try:
+            return self._called(node, partial.get("0"))
+        finally:
+            self.preset.pop(id(node), None)
 
     def _consume(self, node: ast.Call) -> None:
         """Use up the iterator of parameters that a builtin reads: ``sum(p.numel() for p in parameters)``."""
@@ -119,7 +154,7 @@ class Calls(Interpreter):
         if owner is UNKNOWN and self._changes_models(node, name):
             return self._model_method(node, name, self._adopted(func.value))
         arguments = self.arguments(node, name)
-        if isinstance(owner, (Tensor, Constant)):
+        if isinstance(owner, (Tensor, Constant, Sequence)):
             return self._plain_method(owner, name, arguments)
         if name in _UNWRAPS:
             return arguments.get("0" if "0" in arguments.items else "model")
@@ -128,12 +163,17 @@ class Calls(Interpreter):
         self._escape(arguments, name)
         return UNKNOWN
 
-    def _plain_method(self, owner: Tensor | Constant, name: str, arguments: Record) -> Object:
-        """Return the value of a method of a tensor or a text."""
+    def _plain_method(self, owner: Tensor | Constant | Sequence, name: str, arguments: Record) -> Object:
+        """Return the value of a method of a tensor, a list or a text."""
+        if isinstance(owner, Sequence):
+            return self.list_method(name, owner, arguments)
         if isinstance(owner, Tensor):
             return self.tensor_method(owner, name, arguments)
         if isinstance(owner.value, str) and name in _TEXTS:
             return text_method(owner, name, arguments.get("0"))
+        made = text_value(owner, name, arguments) if isinstance(owner.value, str) else None
+        if made is not None:
+            return made
         self._escape(arguments, name)
         return UNKNOWN
 

@@ -6,6 +6,7 @@ import ast
 import functools
 
 from kbitlint.source.interpreter.objects import Class, Constant, Function, Object, Record, TrackedModel
+from kbitlint.source.nodes import last_name
 from kbitlint.upstream.calls import FUNCTIONS, TRAINERS, TRAINING_ARGUMENTS
 from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
 
@@ -31,6 +32,7 @@ BUILTINS = frozenset(
         "reversed",
         "enumerate",
         "super",
+        "globals",
     }
 )
 
@@ -128,5 +130,4 @@ def makes_inference_tensors(node: ast.expr) -> bool:
 
 
 def _last_name(node: ast.expr) -> str:
-    name = node.func if isinstance(node, ast.Call) else node
-    return name.attr if isinstance(name, ast.Attribute) else name.id if isinstance(name, ast.Name) else ""
+    return last_name(node.func if isinstance(node, ast.Call) else node)

@@ -7,7 +7,7 @@ from dataclasses import field
 from typing import TYPE_CHECKING
 
 from kbitlint.lazy_dataclass import dataclass
-from kbitlint.source.nodes import children, last_name
+from kbitlint.source.nodes import children, last_name, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +60,7 @@ class Bindings:
                 scope, inside = Names(scope), False
                 if not isinstance(one, ast.ClassDef):
                     scope.bound = {
-                        given.arg: [(one.lineno, given, True)] for given in ast.walk(one.args) if isinstance(given, ast.arg)
+                        given.arg: [(one.lineno, given, True)] for given in walk(one.args) if isinstance(given, ast.arg)
                     }
             todo += [(child, scope, inside or _branches(one)) for child in children(one)]
 
@@ -84,7 +84,7 @@ class Bindings:
         elif isinstance(target, ast.Attribute) and target.attr == "chat_template":
             self.templates.append(node.value)
         elif isinstance(target, (ast.Tuple, ast.List)):
-            for item in ast.walk(target):
+            for item in walk(target):
                 if isinstance(item, ast.Name):
                     names.bound.setdefault(item.id, []).append((node.lineno, target, True))
 
@@ -219,7 +219,7 @@ def items(node: ast.AST) -> dict[str, ast.expr]:
 def elements(function: Def, whole: str) -> set[str]:
     """Return the names that hold one item of a parameter at a time, in loops and comprehensions."""
     found: set[str] = set()
-    for node in ast.walk(function):
+    for node in walk(function):
         if not isinstance(node, (ast.For, ast.comprehension)):
             continue
         target, over = node.target, node.iter

@@ -1,7 +1,8 @@
 """The language in which rows state when a call is refused: Python expressions over the call's arguments.
 
 ``truth`` evaluates an expression in three-valued logic, so that an argument of unknown value decides nothing. Names
-are arguments of the call, with the defaults of its class. ``args.fp16`` is an argument of a call that is an argument.
+are arguments of the call, with the defaults of its class; ``args.fp16`` is an argument of a call that is an argument.
+``processes`` is the number of processes of the run.
 ``model.adapted``, ``model.packed`` and others are the state of the model that the call receives; see ``Subject.state``.
 """
 
@@ -35,15 +36,24 @@ _COMPARE: dict[type, Callable[[Any, Any], Any]] = {
 
 
 class Subject:
-    """A call, with the defaults of its class and the state of the model that it receives."""
+    """A call, with the defaults of its class, the state of the model that it receives, and the number of processes."""
 
-    def __init__(self, call: Call, defaults: Mapping[str, Mapping[str, Value]], model: ModelState | None = None) -> None:
+    def __init__(
+        self,
+        call: Call,
+        defaults: Mapping[str, Mapping[str, Value]],
+        model: ModelState | None = None,
+        processes: int | None = None,
+    ) -> None:
         self.call = call
         self._defaults = defaults
         self._model = model
+        self._processes = processes
 
     def argument(self, call: Call, name: str) -> Value:
         """Return an argument of a call or its default; UNKNOWN if the call may pass it with an unknown value."""
+        if name == "processes":
+            return self._processes or UNKNOWN
         return call.value(name, self._defaults.get(call.callee, {}).get(name))
 
     def state(self, name: str) -> Value:
@@ -96,7 +106,7 @@ def names(condition: str) -> tuple[str, ...]:
         (node for node in ast.walk(parsed(condition)) if isinstance(node, ast.Name)),
         key=lambda node: (node.lineno, node.col_offset),
     )
-    return tuple(dict.fromkeys(node.id for node in found if node.id not in FUNCTIONS))
+    return tuple(dict.fromkeys(node.id for node in found if node.id not in (*FUNCTIONS, "processes")))
 
 
 def attributes(condition: str) -> tuple[tuple[str, str], ...]:

@@ -128,15 +128,18 @@ def rows_of(library: str) -> tuple[Contract, ...]:
     return rows
 
 
-def broken(call: Call, versions: Mapping[str, str], model: ModelState | None = None) -> Iterator[Contract]:
+def broken(
+    call: Call, versions: Mapping[str, str], model: ModelState | None = None, processes: int | None = None
+) -> Iterator[Contract]:
     """Yield each row whose condition certainly holds for a call.
 
     Args:
         call: The call.
         versions: The versions of the libraries.
         model: The state of the model that the call receives, before the call. None if it is not known.
+        processes: The number of processes of the run; None if it is not known.
     """
-    subject = Subject(call, DEFAULTS, model)
+    subject = Subject(call, DEFAULTS, model, processes)
     own = call.callee.partition(".")[0] if "." in call.callee else "peft"  # a method that both libraries name alike
     # TRL's classes extend those of transformers, and PEFT's wrap them
     for library in (own, "transformers") if own in ("trl", "peft") else (own,):

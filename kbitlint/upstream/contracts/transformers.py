@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kbitlint.upstream.contracts.auto_classes import AUTO_ROWS
 from kbitlint.upstream.contracts.choices import CHOICE_ROWS
 from kbitlint.upstream.contracts.loads import LOAD_ROWS
 from kbitlint.upstream.contracts.rows import Contract
@@ -175,6 +176,7 @@ _TRAINER_ROWS = (
     ),
 )
 
+<<<<<<< HEAD
 #: classes of models that cannot generate: PEFT's wrapper for CAUSAL_LM takes a method of those that can
 _NO_GENERATION = " or ".join(
     f"has(model.loader, 'automodelfor{name}')"
@@ -193,3 +195,6 @@ _WRAPPED_ROWS = (
 )
 
 ROWS = (*_WRAPPED_ROWS, *LOAD_ROWS, *_BNB_ROWS, *_OTHER_ROWS, *ARGUMENT_ROWS, *_TRAINER_ROWS, *CHOICE_ROWS)
+=======
+ROWS = (*LOAD_ROWS, *AUTO_ROWS, *_BNB_ROWS, *_OTHER_ROWS, *ARGUMENT_ROWS, *_TRAINER_ROWS, *CHOICE_ROWS)
+>>>>>>> main

@@ -247,6 +247,13 @@ _CONFIG_ROWS = (
         example="generation_batch_size=8, num_generations=3, use_cpu=True, per_device_train_batch_size=1,"
         " gradient_accumulation_steps=3",
     ),
+    Contract(  # steps_per_generation is gradient_accumulation_steps by default
+        _ONLINE,
+        "generation_batch_size is None and steps_per_generation is None and whole(num_generations) and num_generations > 1 "
+        "and per_device_train_batch_size * gradient_accumulation_steps * processes % num_generations != 0",
+        "generation_batch_size () must be divisible by num_generations ()",
+        example="num_generations=8, per_device_train_batch_size=1, gradient_accumulation_steps=2, use_cpu=True",
+    ),
     Contract(
         ("trl.GRPOConfig",),
         "log_completions_hub_repo is not None and not log_completions",
