@@ -421,6 +421,7 @@ def test_the_batches_of_all_processes_hold_whole_groups():
     ]
     assert severity_of(fewer, imports, None) == []
     assert severity_of("rank = int(os.environ['LOCAL_RANK'])\n" + script, imports, None) == []
+    assert severity_of("from unsloth import FastLanguageModel\n" + script, imports, None) == []
 
 
 def severity_of(script, imports, processes):

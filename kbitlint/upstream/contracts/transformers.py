@@ -176,7 +176,6 @@ _TRAINER_ROWS = (
     ),
 )
 
-<<<<<<< HEAD
 #: classes of models that cannot generate: PEFT's wrapper for CAUSAL_LM takes a method of those that can
 _NO_GENERATION = " or ".join(
     f"has(model.loader, 'automodelfor{name}')"
@@ -194,7 +193,4 @@ _WRAPPED_ROWS = (
     ),
 )
 
-ROWS = (*_WRAPPED_ROWS, *LOAD_ROWS, *_BNB_ROWS, *_OTHER_ROWS, *ARGUMENT_ROWS, *_TRAINER_ROWS, *CHOICE_ROWS)
-=======
-ROWS = (*LOAD_ROWS, *AUTO_ROWS, *_BNB_ROWS, *_OTHER_ROWS, *ARGUMENT_ROWS, *_TRAINER_ROWS, *CHOICE_ROWS)
->>>>>>> main
+ROWS = (*_WRAPPED_ROWS, *LOAD_ROWS, *AUTO_ROWS, *_BNB_ROWS, *_OTHER_ROWS, *ARGUMENT_ROWS, *_TRAINER_ROWS, *CHOICE_ROWS)
