@@ -15,6 +15,12 @@ PLAIN = ("transformers.Trainer", "transformers.Seq2SeqTrainer")
 #: the trainers of TRL that ask reward functions for rewards
 ONLINE = ("trl.GRPOTrainer", "trl.RLOOTrainer")
 
+#: losses of sentence-transformers that read labels, and the columns that its collator takes for them
+COMPARING = frozenset(
+    ("CosineSimilarityLoss", "CoSENTLoss", "AnglELoss", "ContrastiveLoss", "OnlineContrastiveLoss", "SoftmaxLoss")
+)
+LABEL_COLUMNS = frozenset(("label", "labels", "score", "scores"))
+
 
 @dataclass(frozen=True, slots=True)
 class DataContract:
@@ -220,6 +226,12 @@ CONTRACTS: Mapping[str, DataContract] = {
         "let the reward depend on the completion",
         "trl",
         idle=True,
+    ),
+    # sentence_transformers/base/data_collator.py, __call__: no column of these names, so the loss gets no labels
+    "pairs without labels": DataContract(
+        "{} compares with labels, and no column is called label, labels, score or scores: the first step raises",
+        "rename the column",
+        "sentence_transformers",
     ),
     # trl/trainer/sft_trainer.py, __init__
     "assistant of whole texts": DataContract(

@@ -125,6 +125,11 @@ FILLED = (
     "            scores.append(1.0)\n        {}\n    return scores\n"
 )
 MADE_BY = "def maker():\n    return reward\nGRPOTrainer(model=m, reward_funcs=[maker()], train_dataset=data)\n"
+PAIRS = (
+    "from sentence_transformers import SentenceTransformerTrainer, losses\n"
+    "d = load_dataset('x', split='train').select_columns(['a', 'b', '{}'])\nloss = losses.CoSENTLoss(model)\n"
+    "SentenceTransformerTrainer(model=model, train_dataset=d, loss=loss).train()\n"
+)
 WHOLE = (
     "from trl import SFTConfig, SFTTrainer\nd = load_dataset('x', split='train').select_columns(['{}'])\n"
     "SFTTrainer(model=m, train_dataset=d, args=SFTConfig('o', {}), processing_class=p)\n"
@@ -169,6 +174,7 @@ REFERENCE = (
          WHOLE.format("messages", "assistant_only_loss=True")),
         (DPO.replace("from trl", "from trl.experimental.orpo").replace("DPO", "ORPO").format("data.column_names"),
          "column missing", 3, DPO.replace("'b'", "'b', 'rejected': 'c'").format("data.column_names")),
+        (PAIRS.format("similarity"), "pairs without labels", 3, PAIRS.format("score")),
         (STREAM + REFERENCE.format(", precompute_ref_log_probs=True"), "streamed reference", 3, STREAM + REFERENCE.format("")),
     ],
 )  # fmt: skip
@@ -179,6 +185,38 @@ def test_what_a_trainer_is_given_and_cannot_use(code, kind, line, right):
 
 def test_a_call_over_lines_that_rebinds_its_model_is_followed_to_an_end():
     assert uses("model = get_peft_model(\n    model,\n    LoraConfig(),\n)\n" + TRAIN.format("")) == []
+
+
+BUILT = """\
+def build(limit):
+    raw = load_dataset('x', split='train')
+    own = raw.column_names
+    train = raw.map(lambda row: dict({}=row['a'], gold=row['b']), remove_columns=own)
+    if limit:
+        train = train.select(range(limit))
+    return train, train.select(range(9))
+class Reward:
+    def __call__(self, completions, {}, **kwargs):
+        found = []
+        for one, right in zip(completions, gold):
+            try:
+                same = int(one) == int(right)
+            except ValueError:
+                {}
+            found.append(1.0 if same else 0.0)
+        return found
+def main():
+    rows, test = build(3)
+    GRPOTrainer(model=m, reward_funcs=[Reward()], args=args, train_dataset=rows)
+main()
+"""
+
+
+def test_data_is_followed_through_functions_tuples_and_fewer_rows():
+    assert uses(BUILT.format("prompt", "gold", "same = False")) == []
+    assert uses(BUILT.format("question", "gold", "same = False")) == [("column missing", 20)]
+    assert uses(BUILT.format("prompt", "answer", "same = False")) == [("reward without column", 9)]
+    assert uses(BUILT.format("prompt", "gold", "continue")) == [("rewards left out", 11)]
 
 
 def test_padding_of_a_tokenizer_without_its_token():

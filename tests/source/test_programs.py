@@ -140,7 +140,7 @@ CASES = [
     (
         SWIFT,
         {"lora_rank: 8": "lora_rank: 8\nrlhf_type: grpo\ngradient_accumulation_steps: 2"},
-        [("KB535", "warning", "gradient_accumulation_steps: 2")],
+        [("KB535", "warning", "rlhf_type: grpo")],
     ),
     (FACTORY, {"lora_target: all": "lora_target: q_proj,v_proj"}, []),
     (FACTORY, {"lora_target: all": "lora_target: c_attn,c_proj"}, [("KB601", "error", "lora_target: c_attn,c_proj")]),

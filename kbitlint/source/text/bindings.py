@@ -84,9 +84,12 @@ class Bindings:
         elif isinstance(target, ast.Attribute) and target.attr == "chat_template":
             self.templates.append(node.value)
         elif isinstance(target, (ast.Tuple, ast.List)):
-            for item in walk(target):
+            plain = all(isinstance(item, ast.Name) for item in target.elts)
+            for place, item in enumerate(target.elts if plain else walk(target)):
                 if isinstance(item, ast.Name):
-                    names.bound.setdefault(item.id, []).append((node.lineno, target, True))
+                    part = ast.copy_location(ast.Subscript(node.value, ast.Constant(place), ast.Load()), node.value)
+                    bound: ast.AST = part if plain else target
+                    names.bound.setdefault(item.id, []).append((node.lineno, bound, inside or not plain))
 
     def value(self, node: ast.AST | None, before: int = 0) -> tuple[ast.AST | None, int]:
         """Return what an expression holds, through names, and the line of the statement that binds it.
@@ -112,6 +115,7 @@ class Bindings:
             held = scope.bound.get(node.id)
             if held:
                 known = [one for one in held if one[0] < before] if own else held
+                known = [one for one in known if not (one[2] and _narrows(one[1], node.id))]
                 if not known or any(branch for _, _, branch in known):
                     return None
                 line, value, _ = max(known, key=lambda one: one[0])
@@ -146,7 +150,7 @@ class Bindings:
         node, line = self.value(node)
         for _ in range(_LONGEST):
             if isinstance(node, ast.Subscript):
-                node = node.value
+                node, line = self._part(node) or (node.value, line)
             elif isinstance(node, ast.Call) and (made := self._made(node)) is not None:
                 node, line = made, 0  # what the file's own function returns
             elif isinstance(node, ast.Call):
@@ -158,6 +162,14 @@ class Bindings:
                 return
             node, line = self.value(node, line)
 
+    def _part(self, node: ast.Subscript) -> tuple[ast.expr, int] | None:
+        """Return the item of a tuple that a function of the file returns; None for another subscript."""
+        made = self._made(node.value) if isinstance(node.value, ast.Call) else None
+        place = node.slice.value if isinstance(node.slice, ast.Constant) else None
+        if not isinstance(made, ast.Tuple) or not isinstance(place, int) or not 0 <= place < len(made.elts):
+            return None
+        return made.elts[place], 0
+
     def _made(self, call: ast.Call) -> ast.expr | None:
         """Return the one expression that a function of the file returns; None for another function."""
         maker, _ = self.value(call.func) if isinstance(call.func, ast.Name) else (None, 0)
@@ -165,6 +177,17 @@ class Bindings:
             return None
         results = returned(maker)
         return results[0] if len(results) == 1 else None
+
+
+def _narrows(node: ast.AST, name: str) -> bool:
+    """Return whether a value is a data set of this name with fewer rows, or in another order."""
+    owner = node.func if isinstance(node, ast.Call) else None
+    return (
+        isinstance(owner, ast.Attribute)
+        and owner.attr in ("select", "shuffle", "filter", "take", "skip")
+        and isinstance(owner.value, ast.Name)
+        and owner.value.id == name
+    )
 
 
 def _branches(node: ast.AST) -> bool:

@@ -166,7 +166,8 @@ def _is_text(node: ast.expr) -> bool:
 
 
 def _name(function: Def) -> str:
-    return getattr(function, "name", "the function")
+    name = getattr(function, "name", "")
+    return "the reward function" if name in ("", "__call__") else name
 
 
 def _is_number(node: ast.expr, function: Def) -> bool:

@@ -89,6 +89,8 @@ def _reads_others(names: Bindings, call: ast.Call) -> bool:
     if any(keyword(call, one) is not None for one in ("formatting_func", "dataset_text_field", "environment_factory")):
         return True
     args, _ = names.value(keyword(call, "args"))
+    if library_name(names.full(call.func)) != "trl.SFTTrainer":
+        return False
     if args is None:
         return keyword(call, "args") is not None
     if not isinstance(args, ast.Call) or is_open(args) or keyword(args, "dataset_kwargs") is not None:

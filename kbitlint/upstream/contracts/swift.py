@@ -127,9 +127,11 @@ ROWS = (
                 "Liger loss does not support entropy mask yet",
             ),
             (
-                ("generation_batch_size is None and steps_per_generation is None and whole(num_generations)"
-                " and num_generations > 1 and whole(gradient_accumulation_steps)"
-                " and per_device_train_batch_size * gradient_accumulation_steps * processes % num_generations != 0"),
+                (
+                    "generation_batch_size is None and steps_per_generation is None and whole(num_generations)"
+                    " and num_generations > 1 and whole(gradient_accumulation_steps)"
+                    " and per_device_train_batch_size * gradient_accumulation_steps * processes % num_generations != 0"
+                ),
                 "generation_batch_size () must be evenly divisible by num_generations ()",
             ),
             ("cached_dataset", "cached_dataset is not supported for GRPO"),
