@@ -33,7 +33,7 @@ class RefusedArguments(Rule):
     ## What it does
 
     Reports combinations of arguments, and orders of calls, for which PEFT, transformers, TRL, diffusers, Lightning,
-    unsloth, axolotl, LLaMA-Factory or ms-swift raises an exception (an error), or drops an argument (a warning). The
+    unsloth, axolotl, LLaMA-Factory, LitGPT or ms-swift raises an exception (an error), or drops an argument (a warning). The
     message is the library's own. A combination that only some paths reach is a warning, as is a batch that only a
     number of processes which no launch command names can divide.
 

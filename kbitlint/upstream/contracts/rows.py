@@ -116,6 +116,7 @@ _TABLES = {
     "swift": "swift",
     "diffusers": "diffusers",
     "lightning": "lightning",
+    "litgpt": "litgpt",
 }
 
 
