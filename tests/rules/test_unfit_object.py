@@ -5,7 +5,7 @@ import pytest
 import tiny
 import torch
 import transformers
-from script_cases import ADAPTED, LOADED, PREPARED, findings
+from script_cases import ADAPTED, LOADED, NEWEST, PREPARED, findings
 
 CODE = "KB573"
 MADE = LOADED + PREPARED + ADAPTED
@@ -46,6 +46,17 @@ STOPPING = "from transformers import DataCollatorWithPadding, EarlyStoppingCallb
             + LOADED.replace("model =", "big =").replace("org/base", "Qwen/Qwen2.5-7B")
             + "GKDTrainer(model, teacher_model=big, train_dataset=data)\n",
             "teacher_model of GKDTrainer has 152064 tokens in its vocabulary, and the model 151936",
+        ),
+        (
+            MADE
+            + "from trl import GRPOTrainer\n"
+            + LOADED.replace("model =", "judge =")
+            + "GRPOTrainer(model, judge, train_dataset=data)\n",
+            "reward_funcs of GRPOTrainer is a causal language model",
+        ),
+        (
+            MADE + "SFTTrainer(model, train_dataset=[row for row in data])\n",
+            "train_dataset of SFTTrainer is a list, and must be a Dataset",
         ),
         (
             "import pandas as pd\n" + MADE + TRAINER.replace("=data", "=pd.read_csv('d.csv')").format(""),
@@ -96,3 +107,10 @@ def test_the_libraries_raise_as_the_rule_says(tmp_path):
     ):
         with pytest.raises((AttributeError, TypeError, ValueError)):
             refused()
+
+
+def test_a_list_of_rows_is_taken_before_trl_1_10_and_with_unsloth():
+    body = MADE + "SFTTrainer(model, train_dataset=[row for row in data])\n"
+
+    assert findings(CODE, body, versions={**NEWEST, "trl": "1.9.0"}) == []
+    assert findings(CODE, "from unsloth import FastLanguageModel\n" + body) == []

@@ -66,7 +66,8 @@ class CallFaults(ArgumentFaults):
         if name == "datasets.load_dataset":
             return _data(node)
         if name in CONFIGS:
-            return Kind(name, source=name, line=node.lineno)
+            end = named.get("eos_token") if name in ("trl.SFTConfig", "trl.RewardConfig") else None
+            return Kind(name, source=name, line=node.lineno, text=end.text if end is not None else "")
         found = FUNCTIONS.get(name, "")
         if name == "peft.get_peft_model" and "mixed" in named:
             return None

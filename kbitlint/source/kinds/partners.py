@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _REFERRING = frozenset(f"trl.{name}Trainer" for name in ("DPO", "KTO", "BCO", "OnlineDPO", "XPO", "NashMD"))
 #: trainers that compare each token's probabilities with those of a teacher: ``trl/experimental/gkd/gkd_trainer.py``
 _TAUGHT = frozenset(("trl.GKDTrainer",))
+#: trainers that take a model for a reward function: ``trl/trainer/grpo_trainer.py``, _calculate_rewards
+_JUDGED = frozenset(("trl.GRPOTrainer", "trl.RLOOTrainer", "trl.OnlineDPOTrainer"))
 
 
 def partner_faults(
@@ -38,3 +40,11 @@ def partner_faults(
         own, other = (vocabulary_of(facts_of(one.text)) if one.text else 0 for one in (kind, taught))
         if own and other and own != other:
             yield "teacher_model", teacher, f"has {other} tokens in its vocabulary, and the model {own}: they must agree"
+    judge, rewards = given.get("reward_funcs", (None, None))
+    if (
+        callee in _JUDGED
+        and judge is not None
+        and rewards is not None
+        and judge.source == "AutoModelForCausalLM.from_pretrained"
+    ):
+        yield "reward_funcs", rewards, "is a causal language model, and must be a classifier with one label, or a function"
