@@ -128,6 +128,19 @@ def template_of_name(name: str) -> str:
     return found[0] if len(found) == 1 and "distill" not in plain else ""
 
 
+#: words for templates in LLaMA-Factory and ms-swift that are no names of checkpoints
+_WORDS = {"qwen": "ChatML", "yi": "ChatML", "llama2": "Mistral", "llama": "Mistral"}
+
+
+def template_of_word(word: str) -> str:
+    """Return the chat template that a training program calls by a word; empty if it is none of the known ones.
+
+    >>> template_of_word("llama2"), template_of_word("qwen3_nothink"), template_of_word("default")
+    ('Mistral', 'ChatML', '')
+    """
+    return _WORDS.get(word) or template_of_name(word)
+
+
 def template_of_marks(mark: str) -> str:
     """Return the chat template to which a mark before a turn belongs; empty if it belongs to none of the known ones."""
     return next((title for title, (sign, _) in _TEMPLATES.items() if sign in mark), "")

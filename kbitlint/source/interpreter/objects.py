@@ -9,7 +9,7 @@ import ast
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.facts.values import UNKNOWN, Argument, Call, Span, Style, Symbol, Unknown, Value
+from kbitlint.facts.values import FUNCTION, UNKNOWN, Argument, Call, Span, Style, Symbol, Unknown, Value
 from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
@@ -279,17 +279,15 @@ _CHEAP = 4  # values that take as long to copy or read as one step
 
 
 def frozen(value: Object, effort: Effort, depth: int = 0) -> Value:
-    """Return a value as facts.
-
-    Models, functions and values nested deeper than ``_DEEPEST`` become UNKNOWN.
+    """Return a value as facts. Models and values nested deeper than ``_DEEPEST`` become UNKNOWN.
 
     Raises:
         TooLong: The value takes more steps than ``effort`` has left.
     """
     if isinstance(value, Constant):
         return value.value
-    if isinstance(value, Symbol):
-        return value
+    if isinstance(value, (Symbol, Function)):
+        return value if isinstance(value, Symbol) else FUNCTION
     if depth < _DEEPEST:
         if isinstance(value, Record):
             return value.frozen(effort, depth)

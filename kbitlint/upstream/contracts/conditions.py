@@ -14,7 +14,9 @@ import operator
 import string
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.facts.values import TEXT, UNKNOWN, Call, Symbol, Value
+from kbitlint.facts.values import FUNCTION, TEXT, UNKNOWN, Call, Symbol, Value
+from kbitlint.upstream.contracts.loaded_models import OF_LOAD
+from kbitlint.upstream.special_tokens import lacks_template
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,8 +65,8 @@ class Subject:
         model = self._model
         if model is None:
             return UNKNOWN
-        if name == "type":
-            return _type_of(model)
+        if name in OF_LOAD:
+            return OF_LOAD[name](model)
         known = {
             "adapted": model.adapters is not None or (False if model.certain else UNKNOWN),
             "packed": model.method,
@@ -80,16 +82,6 @@ class Subject:
 
 #: properties that no call changes
 _KEPT = ("adapted", "object", "loader")
-
-
-def _type_of(model: ModelState) -> Value:
-    """Return the model type of a model that transformers' own code loads; UNKNOWN if it is not known."""
-    load = model.load
-    if load is None or load.value("trust_remote_code", False) is not False:  # noqa: FBT003  # the default
-        return UNKNOWN
-    from kbitlint.upstream.families import facts_of  # the table of families, for few conditions
-
-    return facts_of(load.value("pretrained_model_name_or_path"), model.named).model_type or UNKNOWN
 
 
 def truth(condition: str, subject: Subject) -> bool | None:
@@ -178,8 +170,8 @@ _NODES: Mapping[type, Callable[[Any, Subject], Any]] = {
 
 
 def _plain(value: Value) -> Value:
-    """Return a value with an enum member or dtype of a library as its last name; other symbols but TEXT become UNKNOWN."""
-    if isinstance(value, Symbol) and value != TEXT:
+    """Return a value with an enum member or dtype of a library as its last name; unknown symbols become UNKNOWN."""
+    if isinstance(value, Symbol) and value not in (TEXT, FUNCTION):
         return value.last if value.name.startswith(_LIBRARIES) else UNKNOWN
     return value
 
@@ -274,6 +266,17 @@ def _starting(values: Any, key: str, start: str) -> Any:
     )
 
 
+def _foreign(values: Any, key: str, known: tuple[str, ...], dotted: bool = False) -> Any:  # noqa: FBT001, FBT002  # of a condition
+    """Return whether one of several dicts holds a name under a key that is not known; ``a:b`` names a style of ``a``."""
+    if not isinstance(values, tuple):
+        return UNKNOWN if values is not None else False
+    held = [one.value(key) for one in values if isinstance(one, Call)]
+    named = [text.partition(":")[0] for text in held if isinstance(text, str) and not text.startswith("sharegpt")]
+    owners = {one.partition(".")[0] for one in known}
+    own = [text for text in named if "." in text and (dotted or text.partition(".")[0] not in owners)]  # may be the user's
+    return any(text not in known for text in named if text not in own) or (UNKNOWN if UNKNOWN in held else False)
+
+
 def _is_made(value: Any, name: str) -> Any:
     return value.callee.rpartition(".")[2] == name if isinstance(value, Call) and value.callee != "dict" else value and UNKNOWN
 
@@ -294,5 +297,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "plugin": _plugin,
     "beyond": _beyond,
     "starting": _starting,
+    "foreign": _foreign,
+    "templateless": lacks_template,
     "within": lambda values, *known: any(one in known for one in values) if isinstance(values, tuple) else UNKNOWN,
 }
