@@ -28,6 +28,11 @@ class UnfitData(Rule):
     preference trainer misses, padding without a padding token, early stopping without a metric or evaluation, the loss of a
     model without labels, labels decoded with their -100, and a reward function that returns one number.
 
+    Follows each function that makes rows, and knows the columns of its result and the form of each. Reports texts that are not
+    tokenized, labels or tensors in a form that the collator or the model refuses, columns that a format, a transform or Trainer
+    takes away before they are read, columns that are named and not there, a batch that changes its number of rows beside other
+    columns, and a function for `map` that returns nothing.
+
     ## Why is this bad?
 
     The exception comes at the first batch, at the first reward or after the first evaluation. On a rented GPU that is after

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kbitlint.lazy_dataclass import dataclass
-from kbitlint.upstream.versions import number
+from kbitlint.upstream.row_contracts import FORWARD, ROWS, DataContract
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,29 +13,9 @@ if TYPE_CHECKING:
 PLAIN = ("transformers.Trainer", "transformers.Seq2SeqTrainer")
 #: the trainers of TRL that ask reward functions for rewards
 ONLINE = ("trl.GRPOTrainer", "trl.RLOOTrainer")
-
-
-@dataclass(frozen=True, slots=True)
-class DataContract:
-    """What one relation of data to code leads to."""
-
-    message: str
-    """A ``{}`` is the place of the detail."""
-    fix: str
-    library: str = "transformers"
-    since: str = ""
-    """The first version with this behaviour; empty for any."""
-    learns: bool = False
-    """Whether the training runs, on labels that are not meant."""
-
-    def holds_for(self, versions: Mapping[str, str]) -> bool:
-        """Return whether the library behaves so in the script's version; an unknown version counts as the newest."""
-        have = number(versions.get(self.library, ""))
-        return not self.since or not have or have >= number(self.since)
-
-
 #: relation -> what it leads to; each was run with transformers 5.23, TRL 1.16 and datasets 5
 CONTRACTS: Mapping[str, DataContract] = {
+    **ROWS,
     # transformers/trainer.py, "Dataset validations"
     "streamed without max_steps": DataContract(
         "a streamed data set has no length, and max_steps is not given: Trainer raises a ValueError", "pass max_steps"
@@ -231,3 +210,5 @@ CONTRACTS: Mapping[str, DataContract] = {
         learns=True,
     ),
 }
+
+__all__ = ["CONTRACTS", "FORWARD", "ONLINE", "PLAIN", "DataContract"]

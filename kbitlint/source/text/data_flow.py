@@ -15,6 +15,7 @@ from kbitlint.source.text.labels import keeps_labels, label_uses
 from kbitlint.source.text.mapped_functions import TEXT_METHODS, batched, encodings
 from kbitlint.source.text.own_results import forked_cuda, result_uses
 from kbitlint.source.text.pad_tokens import unpadded
+from kbitlint.source.text.row_uses import row_uses
 from kbitlint.source.text.trainer_functions import trainer_uses
 from kbitlint.upstream.data_contracts import ONLINE, PLAIN
 
@@ -39,6 +40,12 @@ _FORMATS = ("with_format", "set_format", "with_transform", "set_transform")
 
 def data_uses(module: ast.Module, text: str) -> Iterator[DataUse]:
     """Yield each place where the script's data does not fit the code that takes it."""
+    found = dict.fromkeys(_uses(module, text))
+    refused = any(one.kind == "labels of unequal length" for one in found)  # so no collator overwrites them
+    yield from (one for one in found if not (refused and one.kind == "labels overwritten"))
+
+
+def _uses(module: ast.Module, text: str) -> Iterator[DataUse]:
     names = Bindings(module)
     for call in names.calls:
         name = names.full(call.func)
@@ -56,6 +63,7 @@ def data_uses(module: ast.Module, text: str) -> Iterator[DataUse]:
     yield from result_uses(module, names, text)
     yield from set_uses(names)
     yield from unpadded(names, text)
+    yield from row_uses(names, text)
 
 
 class _Trainer:
