@@ -59,7 +59,7 @@ class UnmeantLabels(Rule):
         """Yield one violation for each function that makes such labels."""
         for use in source.data_uses:
             row = CONTRACTS[use.kind]
-            if row.learns and row.holds_for(source.versions):
+            if row.learns and not row.code and row.holds_for(source.versions):
                 yield self.violation(
                     row.message,
                     source.at_line(use.line, "labels"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kbitlint.upstream.row_contracts import FORWARD, ROWS, DataContract
+from kbitlint.upstream.run_contracts import RUNS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +17,7 @@ ONLINE = ("trl.GRPOTrainer", "trl.RLOOTrainer")
 #: relation -> what it leads to; each was run with transformers 5.23, TRL 1.16 and datasets 5
 CONTRACTS: Mapping[str, DataContract] = {
     **ROWS,
+    **RUNS,
     # transformers/trainer.py, "Dataset validations"
     "streamed without max_steps": DataContract(
         "a streamed data set has no length, and max_steps is not given: Trainer raises a ValueError", "pass max_steps"

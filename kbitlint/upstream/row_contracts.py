@@ -34,7 +34,9 @@ class DataContract:
     since: str = ""
     """The first version with this behaviour; empty for any."""
     learns: bool = False
-    """Whether the training runs, on labels that are not meant."""
+    """Whether the training runs, on labels that are not meant, or without what is asked for."""
+    code: str = ""
+    """The rule that reports it; empty for KB561 and KB730."""
 
     def holds_for(self, versions: Mapping[str, str]) -> bool:
         """Return whether the library behaves so in the script's version; an unknown version counts as the newest."""
@@ -70,6 +72,11 @@ ROWS: Mapping[str, DataContract] = {
     "tensors in rows": DataContract(
         "each row holds a tensor with a dimension for one text, so a batch has three dimensions: a step with padding raises",
         'leave return_tensors="pt" out, or take [0] of each',
+    ),
+    # transformers/loss/loss_utils.py: a model computes a loss of the labels that it is given
+    "loss of popped labels": DataContract(
+        "compute_loss takes the labels out of the inputs, so the outputs of the model have no loss: the first step raises",
+        "compute the loss from outputs.logits and the labels, or leave the labels in",
     ),
     # transformers/data/data_collator.py: a text is no tensor, so the default collator leaves it out
     "labels as text": DataContract(

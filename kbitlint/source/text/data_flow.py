@@ -11,11 +11,13 @@ from kbitlint.source.nodes import is_trainer
 from kbitlint.source.text.bindings import Bindings, elements, is_constant, is_open, items, keyword, last, returned
 from kbitlint.source.text.collators import masked
 from kbitlint.source.text.data_sets import set_uses
+from kbitlint.source.text.folder_uses import folder_uses
 from kbitlint.source.text.labels import keeps_labels, label_uses
 from kbitlint.source.text.mapped_functions import TEXT_METHODS, batched, encodings
 from kbitlint.source.text.own_results import forked_cuda, result_uses
 from kbitlint.source.text.pad_tokens import unpadded
 from kbitlint.source.text.row_uses import row_uses
+from kbitlint.source.text.run_uses import run_uses
 from kbitlint.source.text.trainer_functions import trainer_uses
 from kbitlint.upstream.data_contracts import ONLINE, PLAIN
 
@@ -64,6 +66,8 @@ def _uses(module: ast.Module, text: str) -> Iterator[DataUse]:
     yield from set_uses(names)
     yield from unpadded(names, text)
     yield from row_uses(names, text)
+    yield from run_uses(names, text)
+    yield from folder_uses(names, text)
 
 
 class _Trainer:

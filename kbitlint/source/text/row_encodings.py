@@ -40,7 +40,9 @@ def encoded(call: ast.Call, given: Sequence[Form], name: str, *, batched: bool) 
         batched: Whether a column of the rows is a list.
     """
     if name == "apply_chat_template":
-        return TEXT if is_constant(keyword(call, "tokenize"), value=False) else UNKNOWN
+        begun = is_constant(keyword(call, "add_generation_prompt"), value=True)
+        text = Form("text", begun=call.lineno) if begun else TEXT
+        return text if is_constant(keyword(call, "tokenize"), value=False) else UNKNOWN
     if name in ("decode", "convert_ids_to_tokens"):
         return TEXT if name == "decode" else UNKNOWN
     first = given[0] if given else UNKNOWN

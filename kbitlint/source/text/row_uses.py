@@ -10,6 +10,7 @@ from kbitlint.source.nodes import walk
 from kbitlint.source.text.bindings import is_constant, is_open, keyword, last
 from kbitlint.source.text.row_encodings import tokenizes
 from kbitlint.source.text.row_sets import RowSets
+from kbitlint.source.text.trl_rows import online, texts
 from kbitlint.upstream.data_contracts import FORWARD, ONLINE, PLAIN
 
 if TYPE_CHECKING:
@@ -64,14 +65,15 @@ def row_uses(names: Bindings, text: str) -> Iterator[DataUse]:
     for call in names.calls:
         given = _given(names, call)
         if given is not None and id(call) not in names.uncertain:
+            yield from _unlabelled_loss(given, text)
             for name in ("train_dataset", "eval_dataset"):
                 found = sets.of(keyword(call, name))
                 if found is not None and (name == "train_dataset" or _evaluates(names, call, text)):
                     yield from _misfits(names, given, found, text, sets.raw)
         elif names.full(call.func) in ONLINE and not is_open(call):
-            yield from _online(names, sets, call)
+            yield from online(names, sets, call)
         elif names.full(call.func) == "trl.SFTTrainer" and not is_open(call):
-            yield from _texts(names, sets, call)
+            yield from texts(names, sets, call)
         elif isinstance(call.func, ast.Attribute) and last(call) in (
             "map",
             "rename_column",
@@ -177,6 +179,37 @@ def _lost(given: Given, found: RowSet) -> Iterator[DataUse]:
                 return
 
 
+def _unlabelled_loss(given: Given, text: str) -> Iterator[DataUse]:
+    """Yield the own loss that takes the labels out of the inputs of a decoder, and then reads the loss of its outputs."""
+    loss = given.methods.get("compute_loss")
+    if loss is None or len(loss.args.args) < 3 or "ForCausalLM" not in text:  # self, model, inputs
+        return
+    inputs, popped, outputs = loss.args.args[2].arg, False, ""
+    for one in loss.body:
+        value = one.value if isinstance(one, ast.Assign) else None
+        popped = popped or (isinstance(one, (ast.Assign, ast.Expr)) and _pops_labels(one, inputs))
+        whole = (
+            isinstance(value, ast.Call) and [ast.unparse(word.value) for word in value.keywords] == [inputs] and not value.args
+        )
+        if popped and whole and isinstance(one, ast.Assign) and isinstance(one.targets[0], ast.Name):
+            outputs = one.targets[0].id
+        read = [
+            part
+            for part in walk(one)
+            if isinstance(part, ast.Attribute) and part.attr == "loss" and isinstance(part.ctx, ast.Load)
+        ]
+        if outputs and any(ast.unparse(part.value) == outputs for part in read):
+            yield DataUse("loss of popped labels", one.lineno)
+            return
+        if f"{inputs}['labels'] =" in ast.unparse(one):
+            return
+
+
+def _pops_labels(node: ast.stmt, inputs: str) -> bool:
+    """Return whether a statement takes the labels out of the inputs."""
+    return any(isinstance(one, ast.Call) and ast.unparse(one).startswith(f"{inputs}.pop('labels'") for one in walk(node))
+
+
 def _reads(node: ast.AST, inputs: str) -> Iterator[tuple[str, int]]:
     """Yield (column, line) of each column that a statement takes from the inputs: ``inputs.pop("weight")``."""
     for one in walk(node):
@@ -218,42 +251,3 @@ def _unfit_forms(given: Given, found: RowSet, text: str) -> Iterator[DataUse]:
     if uneven and not given.single and not _COLLATORS[given.collator]:
         stacks = given.collator in _STACKS and not given.aligned
         yield DataUse("rows of unequal length" if stacks else "labels of unequal length", line)
-
-
-def _online(names: Bindings, sets: RowSets, call: ast.Call) -> Iterator[DataUse]:
-    """Yield rows without prompts, and columns that a reward function takes and the rows lack."""
-    found = sets.of(keyword(call, "train_dataset"))
-    if found is None or found.opens or not found.columns:
-        return
-    if "prompt" not in found.columns:
-        yield DataUse("column missing", call.lineno, "prompt")
-        return
-    rewards, _ = names.value(keyword(call, "reward_funcs"))
-    for one in rewards.elts if isinstance(rewards, (ast.List, ast.Tuple)) else [rewards]:
-        function = names.function(one)
-        if not isinstance(function, ast.FunctionDef):
-            continue
-        needed = [one.arg for one in function.args.args[: len(function.args.args) - len(function.args.defaults)]]
-        known = {"prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments", "self"}
-        lacking = [one for one in needed if one not in known and one not in found.columns]
-        if lacking:
-            yield DataUse("column of rewards missing", function.lineno, lacking[0])
-
-
-def _texts(names: Bindings, sets: RowSets, call: ast.Call) -> Iterator[DataUse]:
-    """Yield rows that certainly lack the column which SFTTrainer is told to read."""
-    found = sets.of(keyword(call, "train_dataset"))
-    args, _ = names.value(keyword(call, "args"))
-    if found is None or found.opens or not found.columns or not isinstance(args, ast.Call) or is_open(args):
-        return
-    if (
-        keyword(call, "formatting_func") is not None
-        or keyword(call, "data_collator") is not None
-        or keyword(args, "dataset_kwargs")
-    ):
-        return
-    field = keyword(args, "dataset_text_field")
-    wanted = field.value if isinstance(field, ast.Constant) else None if field is not None else "text"
-    others = {"messages", "conversations", "prompt", "completion", "input_ids", "text" if wanted is None else wanted}
-    if isinstance(wanted, str) and not set(found.columns) & others:
-        yield DataUse("column missing", call.lineno, wanted)
