@@ -93,9 +93,12 @@ class ArgumentFaults:
             if kind.name == "None" and kind.source and name in _NEEDED:
                 self.report("none", kind.source, ast.unparse(value), value, at=kind.line)
             why = refuses(callee, name, kind.name, kind.source)
-            why = why or (refuses_arguments(callee, kind.name, self.versions) if name == "args" else "")
+            since = ""
+            if name == "args" and not why:
+                why = refuses_arguments(callee, kind.name, self.versions)
+                since = "trl 0.13" if callee.startswith("trl.") and kind.name.startswith("transformers.") else ""
             if why:
-                self.report("class", callee.partition(".")[2], name, value, detail=why)
+                self.report("class", callee.partition(".")[2], name, value, detail=why, version=since)
 
     def tensor(self, node: ast.Call, places: list[Kind | None], what: str) -> None:
         """Note a first argument that is no tensor, in a call of a model or of ``generate``."""
