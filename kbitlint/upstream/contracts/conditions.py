@@ -3,6 +3,7 @@
 ``truth`` evaluates an expression in three-valued logic, so that an argument of unknown value decides nothing. Names
 are arguments of the call, with the defaults of its class. ``args.fp16`` is an argument of a call that is an argument.
 ``model.adapted``, ``model.packed`` and others are the state of the model that the call receives; see ``Subject.state``.
+``call.load_in_4bit`` is whether the call passes an argument.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ class Subject:
         model = self._model
         if model is None:
             return UNKNOWN
-        if name == "type":
-            return _type_of(model)
+        if name in ("type", "size"):
+            return _named(model, name)
         known = {
             "adapted": model.adapters is not None or (False if model.certain else UNKNOWN),
             "packed": model.method,
@@ -72,14 +73,15 @@ class Subject:
 _KEPT = ("adapted", "object", "loader")
 
 
-def _type_of(model: ModelState) -> Value:
-    """Return the model type of a model that transformers' own code loads; UNKNOWN if it is not known."""
+def _named(model: ModelState, what: str) -> Value:
+    """Return the type, or the size, of a model that transformers' own code loads; UNKNOWN if it is not known."""
     load = model.load
     if load is None or load.value("trust_remote_code", False) is not False:  # noqa: FBT003  # the default
         return UNKNOWN
     from kbitlint.upstream.families import facts_of  # the table of families, for few conditions
 
-    return facts_of(load.value("pretrained_model_name_or_path"), model.named).model_type or UNKNOWN
+    known = facts_of(load.value("pretrained_model_name_or_path"), model.named)
+    return (known.model_type if what == "type" else known.size) or UNKNOWN
 
 
 def truth(condition: str, subject: Subject) -> bool | None:
@@ -104,7 +106,7 @@ def names(condition: str) -> tuple[str, ...]:
         (node for node in ast.walk(parsed(condition)) if isinstance(node, ast.Name)),
         key=lambda node: (node.lineno, node.col_offset),
     )
-    return tuple(dict.fromkeys(node.id for node in found if node.id not in FUNCTIONS))
+    return tuple(dict.fromkeys(node.id for node in found if node.id not in FUNCTIONS and node.id != "call"))
 
 
 def attributes(condition: str) -> tuple[tuple[str, str], ...]:
@@ -112,7 +114,7 @@ def attributes(condition: str) -> tuple[tuple[str, str], ...]:
     return tuple(
         (node.value.id, node.attr)
         for node in ast.walk(parsed(condition))
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id != "model"
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id not in ("model", "call")
     )
 
 
@@ -126,6 +128,8 @@ def _value(node: ast.expr, subject: Subject) -> Any:
 def _attribute(node: Any, subject: Subject) -> Any:
     if isinstance(node.value, ast.Name) and node.value.id == "model":
         return _plain(subject.state(node.attr))
+    if isinstance(node.value, ast.Name) and node.value.id == "call":
+        return True if subject.call.argument(node.attr) else UNKNOWN if subject.call.gives(node.attr) else False
     owner = _value(node.value, subject)
     return _plain(subject.argument(owner, node.attr)) if isinstance(owner, Call) else owner and UNKNOWN
 
