@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import bisect
+import copy
 import functools
 import itertools
 import re
@@ -39,11 +40,15 @@ class Text:
         self._from, self._lines_before = start, lines
         # lines as Python's tokenizer counts them: form feeds and other separators do not end one
         self._lines = text.split("\n")
-        self._starts = [0]
-        for line in self._lines:
-            self._starts.append(self._starts[-1] + len(line) + 1)
+        self._starts = list(itertools.accumulate((len(line) + 1 for line in self._lines), initial=0))
         self._wide: dict[int, tuple[list[int], list[int]]] = {}
         self._spans: dict[tuple[int, int, int | None, int | None], Span] = {}
+
+    def at(self, start: int, lines: int) -> Text:
+        """Return the text at another place of a joined text."""
+        moved = copy.copy(self)
+        moved._from, moved._lines_before, moved._spans = start, lines, {}  # noqa: SLF001  # of this class
+        return moved
 
     def offset(self, line: int, column: int) -> int:
         """Return the offset in characters of a 1-based line and a 0-based column in UTF-8 bytes."""

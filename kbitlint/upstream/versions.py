@@ -138,7 +138,7 @@ def pinned(folder: Path) -> tuple[Mapping[str, str], Mapping[str, str]]:
 def versions_for(path: Path, text: str) -> Versions:
     """Return the versions of a script: pinned by it, else by its project, else installed, else the newest modelled ones."""
     project, floors = pinned(path.resolve().parent)
-    own, lowest = bounds_in(_said(text))
+    own, lowest = bounds_in(_said(text)) if _REQUIREMENT.search(text) else ({}, {})
     chosen = {**project, **own}
     found = Versions({**installed(), **chosen})
     found.declared = {**floors, **lowest, **chosen}
