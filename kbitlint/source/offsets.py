@@ -7,6 +7,7 @@ import bisect
 import copy
 import functools
 import itertools
+import operator
 import re
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 _WIDE = re.compile(r"[^\x00-\x7f]")
+_PLACE = operator.attrgetter("lineno", "col_offset", "end_lineno", "end_col_offset")
 
 
 @functools.lru_cache(maxsize=64)
@@ -75,7 +77,7 @@ class Text:
 
     def span(self, node: ast.expr | ast.stmt | ast.keyword) -> Span:
         """Return the span of a node."""
-        place = node.lineno, node.col_offset, node.end_lineno, node.end_col_offset
+        place = _PLACE(node)
         known = self._spans.get(place)
         if known is None:  # every path of a script meets its nodes again
             start = self.offset(node.lineno, node.col_offset)

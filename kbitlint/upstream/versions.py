@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from kbitlint import lazy_patterns as re
 from kbitlint.facts.guards import PROSE
 from kbitlint.runtime import content, distributions
 from kbitlint.runtime.observations import remembered
