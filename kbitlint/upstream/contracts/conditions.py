@@ -15,7 +15,7 @@ import operator
 import string
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.facts.values import FUNCTION, TEXT, UNKNOWN, Call, Symbol
+from kbitlint.facts.values import FUNCTION, TEXT, UNKNOWN, Call, Symbol, Value
 from kbitlint.upstream.special_tokens import lacks_template
 
 if TYPE_CHECKING:
