@@ -29,9 +29,6 @@ class AlteredPackedWeight(Rule):
     bytes that its shape takes, and the shape and block maxima in its quantization state. Reports the first difference, and
     as a warning a weight whose scales are all zero.
 
-    In a traced step, reports weights that a pass in eval mode has repacked for a kernel of the CPU without gradients, where
-    the input of the layer requires one.
-
     In a checkpoint folder, compares the number of scales with the bytes of the weight, by the safetensors headers, and reads
     the first scales.
 
@@ -43,9 +40,6 @@ class AlteredPackedWeight(Rule):
     those numbers, and so the bytes: `model.to(torch.float16)` keeps the size and destroys every weight without an error.
     `model.float()` doubles the size, and the first forward pass raises `shape is invalid for input of size`. A state that
     belongs to another weight unpacks noise.
-
-    On CPUs with AVX512-BF16, bitsandbytes 0.50 repacks a weight in eval mode and does not turn it back. The step then runs
-    on the part of each gradient that goes around these layers, or raises at their biases.
 
     Two 8-bit layers that share a weight have its scales once: the first that runs takes them, and the other computes with
     integers. `LoraConfig(layer_replication=...)` makes such layers.
@@ -118,15 +112,8 @@ class AlteredPackedWeight(Rule):
         yield from self._conflicts(model, Surface.MODEL)
 
     def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """Yield the same, and one for each repacked weight through which a gradient has to go."""
+        """Yield the same."""
         yield from self._conflicts(trace.model, Surface.TRACE)
-        for path in trace.cutting:
-            yield self.violation(
-                "bitsandbytes repacked the weight for the CPU's inference kernel, through which no gradient flows",
-                Location(path),
-                surface=Surface.TRACE,
-                fix=Fix("load the model again, and evaluate it after its training", Safety.DISPLAY),
-            )
 
     def _conflicts(self, model: ModelFacts, surface: Surface) -> Iterator[Violation]:
         for layer in model.quantized:
@@ -148,7 +135,7 @@ class AlteredPackedWeight(Rule):
                 )
 
 
-_BLANK = "the packed weight unpacks to zeros only: each of its scales is zero"
+_BLANK = "the packed weight unpacks to zeros only"
 
 
 def _in_bytes(model: ModelState) -> bool:

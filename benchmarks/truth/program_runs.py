@@ -268,7 +268,7 @@ class _Run:
             yield IDLE_BEFORE
         if "KB308" in told and self._draws_anew(model, batch):
             yield REDRAWN
-        if "KB123" in told and self._is_cut(model, batch):
+        if "KB334" in told and self._is_cut(model, batch):
             yield CUT
 
     def _ends_at(self, file: Path) -> int:
@@ -355,7 +355,7 @@ def warm() -> None:
 def as_on_gpu() -> None:
     """Leave bitsandbytes' own kernel for inference on CPUs out of real runs from now on: a rehearsal is as on a GPU.
 
-    The kernel repacks weights in a pass without gradients, through which no gradient flows afterwards (KB123).
+    The kernel repacks weights in a pass without gradients, through which no gradient flows afterwards (KB334).
     """
     bitsandbytes.nn.modules.has_avx512bf16 = lambda: False
 

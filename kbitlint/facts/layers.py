@@ -52,7 +52,7 @@ class QuantizedFacts:
     repacks: bool = False
     """Whether a pass in eval mode repacks the weight for a kernel without gradients."""
     blank: bool = False
-    """Whether the weight unpacks to zeros only, since each of its scales is zero."""
+    """Whether the weight unpacks to zeros only."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ def passes(source: SourceFacts, call: Call, argument: Argument) -> bool:
     """Return whether a call passes an argument on every path that reaches it, as a keyword or by a dict that it unpacks."""
     if source.writes(call, argument):
         return True
+    if source.unfollowed:
+        return False  # a path that was not followed may leave the item out
     place = argument.whole
     key = _KEY.match(source.text, place.start)
     named = place.start == place.end or (key is not None and key[1] == argument.name)

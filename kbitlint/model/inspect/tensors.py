@@ -155,7 +155,7 @@ def _look_at_packing(module: nn.Module, path: str, walk: Walk, *, base: bool) ->
             conflict = packed_state.conflict(module, packing)
             repacked = packed_state.is_repacked(module, packing)
             repacks = packed_state.repacks_in_eval_mode(module, packing)
-            blank = packing.method == "bitsandbytes" and is_blank(module, packing.bits)
+            blank = is_blank(module, packing)
         conflict = conflict or packed_state.shared_scales(module, packing, path, walk.first)
         walk.quantized.append(QuantizedFacts(path, packing, lost, conflict, repacked, repacks, blank))
         return packing

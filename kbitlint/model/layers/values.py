@@ -12,6 +12,7 @@ from kbitlint.model.attributes import attribute, is_inference
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from kbitlint.facts.layers import Packing
     from kbitlint.facts.model import ParameterFacts
 
 #: Elements that are read at once.
@@ -78,10 +79,18 @@ def undefined(module: nn.Module, path: str) -> Iterator[str]:
             yield f"{path}.{name}" if path else name
 
 
-def is_blank(module: nn.Module, bits: int | None) -> bool:
-    """Return whether a bitsandbytes layer unpacks to zeros only, since each of its scales is zero. Its weight has data."""
+def is_blank(module: nn.Module, packing: Packing) -> bool:
+    """Return whether the weight of a layer unpacks to zeros only. It has data.
+
+    Each scale of bitsandbytes is zero then, and each integer of torchao, if no zero point moves them.
+    """
     weight: Any = module._parameters.get("weight")  # noqa: SLF001  # a dictionary read; the attribute may be a property
-    if bits == 8:
+    if packing.method == "torchao":
+        numbers, zero = attribute(weight, "qdata"), attribute(weight, "zero_point")
+        return _holds_zeros(numbers) and (zero is None or _holds_zeros(zero))
+    if packing.method != "bitsandbytes":
+        return False
+    if packing.bits == 8:
         rows = attribute(weight, "SCB")
         return _is_zero(attribute(attribute(module, "state"), "SCB") if rows is None else rows)
     state = attribute(weight, "quant_state")
@@ -89,6 +98,11 @@ def is_blank(module: nn.Module, bits: int | None) -> bool:
     if not attribute(state, "nested"):
         return _is_zero(attribute(state, "absmax"))
     return _is_zero(attribute(attribute(state, "state2"), "absmax")) and _is_zero(attribute(state, "offset"))
+
+
+def _holds_zeros(numbers: Any) -> bool:
+    integers = isinstance(numbers, Tensor) and not numbers.is_floating_point() and numbers.numel() and not numbers.is_meta
+    return bool(integers) and not has_value(numbers)
 
 
 def _is_zero(scales: Any) -> bool:

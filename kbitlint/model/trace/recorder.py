@@ -139,7 +139,7 @@ _ADDED = frozenset(["bias", "running_mean", "num_batches_tracked"])
 def _tensors_of(module: nn.Module, original: nn.Module) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Yield (name, tensor of a module, the same tensor of its original) of its parameters and buffers."""
     for kind in ("_parameters", "_buffers"):
-        theirs = vars(original)[kind]
+        theirs = dict(getattr(original, kind).items())  # those of a scripted module are no dictionary
         for name, tensor in vars(module)[kind].items():
             if tensor is not None and theirs.get(name) is not None:
                 yield name, tensor, theirs[name]
