@@ -10,7 +10,10 @@ import yaml
 from kbitlint.facts.values import UNKNOWN
 from kbitlint.source import python
 
-MARK = "from peft import LoraConfig\nfrom dataclasses import asdict, dataclass, field\nfrom functools import partial\nimport copy, json, os\n"
+MARK = (
+    "from peft import LoraConfig\nfrom dataclasses import asdict, dataclass, field\n"
+    "from functools import partial\nimport copy, json, os\n"
+)
 TABLE = {"lora": {"r": 8, "target_modules": ["q_proj"]}, "rate": "2e-4"}
 
 

@@ -6,6 +6,7 @@ A command line may change the values of argparse, and of dataclasses that HfArgu
 from __future__ import annotations
 
 import ast
+import dataclasses
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.values import TEXT, UNKNOWN, Span, Symbol
