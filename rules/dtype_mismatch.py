@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from kbitlint.facts.dtypes import LOW_PRECISION
 from kbitlint.facts.training import Loop
 from kbitlint.rule import Meta, Rule
-from kbitlint.upstream.norm_dtypes import promotes, widens
+from kbitlint.upstream.norm_dtypes import promoted, widens
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -94,13 +94,12 @@ class DtypeMismatch(Rule):
         for trained in source.trained():
             model, trainer = trained.models[0], trained.paths[0].loop is Loop.TRAINER
             plain = not trainer or all(training.bf16 is False and training.fp16 is False for training in trained.paths)
-            if model.widened is None or not plain or not all(map(promotes, trained.models)) or widens(source.text):
+            if model.widened is None or not plain or not all(map(promoted, trained.models)) or widens(source.text):
                 continue
             yield self.violation(
-                f"the norms, cast to float32, give float32 to what is {model.dtype}, and no autocast region surrounds the step",
+                f"the float32 {promoted(model)} meet what is in half precision, and no autocast region surrounds the step",
                 source.at(model.widened),
                 surface=Surface.SOURCE,
-                evidence={"dtype": model.dtype},
                 fix=Fix("call prepare_model_for_kbit_training in place of the cast, or train with bf16=True", Safety.DISPLAY),
             )
 

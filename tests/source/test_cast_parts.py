@@ -16,7 +16,7 @@ EACH = "for name, p in model.named_parameters():\n    p.requires_grad = False\n"
 MODULES = "for name, module in model.named_modules():\n"
 ONE = EACH + "    if p.ndim == 1:\n        p.data = p.data.to(torch.float32)\n"
 TRAINER = "Trainer(model=model, args=TrainingArguments('out'{}), train_dataset=data).train()\n"
-TOLD = "the norms, cast to float32, give float32 to what is bfloat16, and no autocast region surrounds the step"
+TOLD = "the float32 {} meet what is in half precision, and no autocast region surrounds the step"
 
 
 def said(cast, loaded=LLAMA, after="", loop=LOOP):
@@ -41,7 +41,7 @@ def said(cast, loaded=LLAMA, after="", loop=LOOP):
     ],
 )
 def test_norms_alone_in_float32_are_an_error_without_autocast(cast):
-    assert said(cast) == said(cast, loop=TRAINER.format("")) == [TOLD]
+    assert said(cast) == said(cast, loop=TRAINER.format("")) == [TOLD.format("norms")]
 
 
 @pytest.mark.parametrize(
@@ -94,3 +94,28 @@ def test_the_norms_of_each_listed_type_give_float32_to_their_head(kind):
     given = {cls(8).float()(torch.zeros(1, 8, dtype=torch.bfloat16)).dtype for cls in norms}
 
     assert given == {torch.float32}
+
+
+BIAS = [TOLD.format("bias of the head")]
+
+
+@pytest.mark.parametrize("kind", norm_dtypes._BIASED)
+def test_a_loop_over_all_vectors_reaches_the_bias_of_a_head(kind):
+    names = {"phi": "microsoft/phi-2", "gptj": "EleutherAI/gpt-j-6b", "codegen": "Salesforce/codegen-350M-mono"}
+    loaded = LOADED.replace("org/base", names[kind])
+    config = transformers.CONFIG_MAPPING[kind]()
+    with torch.device("meta"):
+        head = transformers.AutoModelForCausalLM.from_config(config).lm_head
+
+    assert head.bias is not None
+    assert said(ONE, loaded) == BIAS
+    assert said(ONE.replace("p.ndim == 1", "'norm' in name"), loaded) == []
+    assert said(ONE, loaded.replace("ForCausalLM", "ForSequenceClassification")) == []
+
+
+def test_the_dtype_of_the_checkpoint_counts_where_the_script_asks_for_it():
+    auto = LLAMA.replace("dtype=torch.bfloat16)\n", 'dtype="auto")\n')
+    auto = auto.replace("compute_dtype=auto", "compute_dtype=torch.bfloat16")
+
+    assert said(ONE, auto) == [TOLD.format("norms")]
+    assert said(ONE, auto.replace("meta-llama/Llama-3.2-1B", "google-t5/t5-small")) == []

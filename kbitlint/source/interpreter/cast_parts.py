@@ -7,6 +7,7 @@ import dataclasses
 import operator
 from typing import TYPE_CHECKING
 
+from kbitlint.facts.model_state import BIAS, NORMS
 from kbitlint.facts.values import Call, Span, Value
 from kbitlint.source.interpreter.base import Interpreter
 from kbitlint.source.interpreter.objects import Constant, Scope, TrackedModel
@@ -44,10 +45,11 @@ class CastParts(Interpreter):
         state = net.state
         looped = isinstance(owner, ast.Name) and owner.id in self._parameter_names
         norms, heads = ({self._chooses(f"{name}{ending}", dims) for name, dims in parts} for parts in (_NORMS, _HEADS))
-        if looped and heads == {False} and norms == {False}:
+        bias = bool(ending) and self._chooses("lm_head.bias", 1)
+        if looped and heads == {False} and norms == {False} and bias is False:
             return
         if looped and heads == {False} and norms == {True}:
-            widened = Call("float", span) if dtype == "float32" else None
+            widened = Call(BIAS if bias else NORMS, span) if dtype == "float32" else None
             net.state = dataclasses.replace(state, widened=widened, recast=state.recast or dtype is None)
         else:
             net.state = dataclasses.replace(state, recast=True)
