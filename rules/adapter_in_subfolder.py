@@ -62,10 +62,10 @@ class AdapterInSubfolder(Rule):
         for path in source.paths:
             for step, missed in _loads(path):
                 found.setdefault(step.call, []).append(missed)
-        for call, missed in found.items():
-            if not all(name for _, name in missed):
+        for call, all_missed in found.items():
+            if not all(name for _, name in all_missed):
                 continue
-            folder, name = missed[0]
+            folder, name = all_missed[0]
             yield self.violation(
                 f"the adapters are saved in {folder}/{name}, as they are named {name}: {folder} holds no adapter_config.json",
                 source.at(call),
