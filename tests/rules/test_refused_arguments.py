@@ -450,3 +450,37 @@ def test_a_config_whose_targets_peft_does_not_know_is_refused_by_all_that_attach
     found = said("import peft\n" + LOADED.replace("org/base", name) + adapted.format(config))
 
     assert [(severity, message in text) for severity, text in found] == ([("error", True)] if message else [])
+
+
+@newest
+@pytest.mark.parametrize(
+    ("name", "factor", "collator", "told"),
+    [
+        ("google-t5/t5-small", "0.1", "", True),
+        ("google-t5/t5-small", "0.0", "", False),
+        ("google-t5/t5-small", "0.1", ", data_collator=DataCollatorForSeq2Seq(tokenizer, model=model)", False),
+        ("facebook/bart-base", "0.1", "", False),
+    ],
+)
+def test_label_smoothing_takes_the_labels_of_which_t5_makes_its_decoders_input(name, factor, collator, told, tmp_path):
+    body = (
+        LOADED.replace("org/base", name).replace("ForCausalLM", "ForSeq2SeqLM").replace("AutoModel", "transformers.AutoModel")
+    )
+    body += f"args = TrainingArguments('out', label_smoothing_factor={factor})\n"
+    body += f"Trainer(model=model, args=args, train_dataset=data{collator}).train()\n"
+
+    assert [severity for severity, _ in said("import transformers\n" + body)] == ["error"] * told
+    if collator:
+        return
+    family = "t5 (encoder-decoder)" if "t5" in name else "bart (encoder-decoder)"
+    model = tiny.with_lora(tiny.load(family))
+    arguments = transformers.TrainingArguments(
+        tmp_path, label_smoothing_factor=float(factor), max_steps=1, use_cpu=True, report_to="none", save_strategy="no"
+    )
+    row = {"input_ids": [5, 6, 7, 8], "labels": [5, 6, 7, 8]}
+    trainer = transformers.Trainer(model=model, args=arguments, train_dataset=[row] * 2)
+    if told:
+        with pytest.raises(ValueError, match="You must specify exactly one of input_ids or inputs_embeds"):
+            trainer.train()
+    else:
+        trainer.train()
