@@ -126,6 +126,8 @@ class ModelState:
     """The bits in which bitsandbytes held its weights before ``dequantize()``, which leaves the marks of loading; else None."""
     inferred: bool = False
     """Whether the model was loaded under ``torch.inference_mode``."""
+    placed: bool = True
+    """Whether the process may have chosen its device before the model was loaded."""
     rows: Value = None
     """The rows of the embeddings after the last call that resized them; None if none did, UNKNOWN if they are not known."""
     settings: tuple[tuple[str, Value], ...] = ()

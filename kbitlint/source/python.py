@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from kbitlint.source.launches import Launch
 
 _BITS = re.compile(r"[48][-_ ]?bits?\b|quantiz|qlora|\bnf4\b|\bint[48]\b", re.IGNORECASE)
-#: what a script that makes data for a training contains
-_DATA = ("dataset", ".map(", '"labels"', "labels=")
+#: what a script contains that makes data for a training, or folders of one
+_DATA = ("dataset", ".map(", '"labels"', "labels=", "save_pretrained(", "set_adapter(", "load_state(", "torch.save(")
 #: signs of a class or function that a Trainer calls
 _CALLED_BACK = ("Trainer)", "Callback)", "collator=", "compute_loss_func=", "metrics=", "formatting_func=", "reward_funcs=")
 #: signs of a class that extends a trainer, its arguments or its config
@@ -116,8 +116,9 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         state_uses=_state_uses(text, module),
         base_calls=_base_calls(module, source, imports),
         own_loops=tuple(_rounds(module, text, imports)),
-        loop_faults=_loop_faults(text, module),
+        loop_faults=_loop_faults(text, module, launch),
         object_faults=_object_faults(text, module, versions, launch),
+        processes=launch.processes if launch is not None else None,
     )
 
 
@@ -148,18 +149,24 @@ def _rounds(module: ast.Module, text: str, imports: Sequence[tuple[str, str]]) -
         yield from trainer_rounds(module, imports)
 
 
-def _loop_faults(text: str, module: ast.Module) -> tuple[LoopFault, ...]:
+def _loop_faults(text: str, module: ast.Module, launch: Launch | None) -> tuple[LoopFault, ...]:
     """Return what the file's own loops leave out."""
     if ".backward(" not in text:
         return ()
     from kbitlint.source.text.loop_faults import loop_faults  # most scripts leave the loop to a Trainer
+    from kbitlint.source.text.loop_paces import loop_paces  # as above
 
-    return tuple(sorted(set(loop_faults(module, text)), key=lambda fault: fault.line))
+    return tuple(
+        sorted(
+            {*loop_faults(module, text), *loop_paces(module, text, counted=launch is not None and launch.counts)},
+            key=lambda fault: fault.line,
+        )
+    )
 
 
 def _data_uses(text: str, module: ast.Module) -> tuple[DataUse, ...]:
     """Return the places where data does not fit the code that takes it, in a script that makes the data of a k-bit training."""
-    if (_BITS.search(text) is None and "peft" not in text) or not any(one in text for one in _DATA):
+    if not any(one in text for one in _DATA) or ("peft" not in text and _BITS.search(text) is None):
         return ()
     from kbitlint.source.text.data_flow import data_uses  # configurations and modules make no data
 

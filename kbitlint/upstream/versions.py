@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from kbitlint import lazy_patterns as re
 from kbitlint.facts.guards import PROSE
 from kbitlint.runtime import content, distributions
 from kbitlint.runtime.observations import remembered
@@ -139,7 +139,7 @@ def pinned(folder: Path) -> tuple[Mapping[str, str], Mapping[str, str]]:
 def versions_for(path: Path, text: str) -> Versions:
     """Return the versions of a script: pinned by it, else by its project, else installed, else the newest modelled ones."""
     project, floors = pinned(path.resolve().parent)
-    own, lowest = bounds_in(_said(text))
+    own, lowest = bounds_in(_said(text)) if _REQUIREMENT.search(text) else ({}, {})
     chosen = {**project, **own}
     found = Versions({**installed(), **chosen})
     found.declared = {**floors, **lowest, **chosen}

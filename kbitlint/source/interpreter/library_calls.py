@@ -27,6 +27,7 @@ from kbitlint.source.interpreter.objects import (
     TrackedModel,
 )
 from kbitlint.source.interpreter.optimizers import is_optimizer
+from kbitlint.source.interpreter.rank_devices import may_choose_device
 from kbitlint.upstream.calls import FOREIGN, FUNCTIONS, RENAMED, RUNNERS, TRAINERS, TRAINING_ARGUMENTS, WRAPPERS
 from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
 from kbitlint.upstream.versions import row
@@ -44,6 +45,7 @@ class LibraryCalls(Interpreter):
 
     def _known(self, node: ast.Call, full: str) -> Object:
         name = canonical(full)
+        self.trail.placed = self.trail.placed or may_choose_device(name)
         library, _, last = name.partition(".")
         if last.endswith("from_pretrained"):
             return self._from_pretrained(node, name)
@@ -83,7 +85,7 @@ class LibraryCalls(Interpreter):
             default = isinstance(given.value, Constant) and bool(given.value.flag) and isinstance(given.value.value, bool)
             if given.value is UNKNOWN or default:
                 one = isinstance(other, Constant) and other.value is True and not other.flag
-                given.value = Constant(not one and self.decide(keyword.value))
+                made.items[keyword.arg] = dataclasses.replace(given, value=Constant(not one and self.decide(keyword.value)))
 
     def _plain(self, name: str, last: str, arguments: Record, span: Span) -> Object:
         made = self.builtin(name, arguments, span)

@@ -17,7 +17,7 @@ from kbitlint.upstream.inert import INERT
 from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
 #: Last parts of the names of functions and attributes that change a model.
 SEEDS = frozenset(
@@ -66,7 +66,7 @@ def worth_following(content: bytes) -> bool:
 _FILLS = frozenset({"update", "setdefault"})
 _GROWS = frozenset({"append", "extend", "insert"})
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
-
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 #: Syntax nodes that can matter themselves. Other nodes matter only through their parts.
 _WEIGHED = (ast.Call, ast.Return, ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Import, ast.ImportFrom)
 
@@ -74,7 +74,7 @@ _WEIGHED = (ast.Call, ast.Return, ast.Assign, ast.AnnAssign, ast.AugAssign, ast.
 class _Names:
     """The names from which each name of a file is computed, and the functions that call each function."""
 
-    def __init__(self, module: ast.Module) -> None:
+    def __init__(self) -> None:
         self._functions: dict[str, int] = {}
         """The id of the last function or class with each name."""
         self._callers: dict[str | int, list[int]] = {}
@@ -85,18 +85,25 @@ class _Names:
         """The names that each name is computed from, one list for each assignment."""
         self._names: set[str] = set()
         """The names inside calls of seeds."""
-        for node, function, inside, looped in _walk(module):
-            self._collect(node, function, inside=inside, looped=looped)
 
-    def _collect(self, node: ast.AST, function: int, *, inside: bool, looped: bool) -> None:
-        if isinstance(node, ast.Call) and _filled(node, looped=looped):
-            self._flows.setdefault(_filled(node), []).append([name for given in _given(node) for name in _loads(given)])
-        if inside and isinstance(node, ast.Name):
-            self._names.add(node.id)
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+    def add(self, node: ast.AST, function: int, *, inside: bool, looped: bool) -> None:
+        """Add a node of the file.
+
+        Args:
+            node: The node.
+            function: The id of the function or class around it.
+            inside: Whether it is part of a seed's call.
+            looped: Whether a loop is around it.
+        """
+        if isinstance(node, ast.Name):
+            if inside:
+                self._names.add(node.id)
+        elif isinstance(node, _DEFINITIONS):
             self._functions[node.name] = id(node)
             self._callers.setdefault(id(node), []).append(function)
         elif isinstance(node, ast.Call):
+            if filled := _filled(node, looped=looped):
+                self._flows.setdefault(filled, []).append([name for given in _given(node) for name in _loads(given)])
             if _called(node) in SEEDS:
                 self._relevant.append(function)
             else:
@@ -130,22 +137,6 @@ class _Names:
         return {name for name, function in self._functions.items() if function in found}
 
 
-def _walk(module: ast.Module) -> Iterator[tuple[ast.AST, int, bool, bool]]:
-    """Yield each node of the tree breadth first.
-
-    Each item is (node, id of the function or class around it, whether it is part of a seed's call, whether a loop is around).
-    """
-    todo: deque[tuple[ast.AST, int, bool, bool]] = deque([(module, 0, False, False)])
-    while todo:
-        node, function, inside, looped = todo.popleft()
-        inside = inside or (isinstance(node, ast.Call) and _called(node) in SEEDS)
-        yield node, function, inside, looped
-        looped = looped or isinstance(node, _LOOPS)
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            function = id(node)
-        todo += [(child, function, inside, looped) for child in children(node)]
-
-
 def _climb(statement: int, parents: Mapping[int, int], found: set[int]) -> None:
     """Add a statement and the statements around it, up to the first that is already in the set."""
     while statement and statement not in found:
@@ -157,31 +148,38 @@ class Relevance:
     """The statements of a file that matter for a model, found once, in time linear in the nodes of the file."""
 
     def __init__(self, module: ast.Module) -> None:
-        names = _Names(module)
+        names = _Names()
+        parents: dict[int, int] = {}
+        weighed: list[tuple[ast.AST, int, bool]] = []
+        todo: deque[tuple[ast.AST, int, int, bool, bool]] = deque([(module, 0, 0, False, False)])
+        while todo:
+            node, statement, function, inside, looped = todo.popleft()
+            inside = inside or (isinstance(node, ast.Call) and _called(node) in SEEDS)
+            names.add(node, function, inside=inside, looped=looped)
+            if isinstance(node, ast.stmt):
+                parents[id(node)] = statement
+                statement = id(node)
+                function = statement if isinstance(node, _DEFINITIONS) else function
+            if isinstance(node, _WEIGHED):
+                weighed.append((node, statement, looped))
+            looped = looped or isinstance(node, _LOOPS)
+            todo += [(child, statement, function, inside, looped) for child in children(node)]
         self._names = names.close()
         self._calling = names.calling()
         self._mattering: set[int] = set()
         """The ids of the statements that contain a relevant node."""
         self._with_calls: set[int] = set()
         """The ids of the statements that contain a relevant call."""
-        self._mark(module)
+        self._mark(weighed, parents)
 
-    def _mark(self, module: ast.Module) -> None:
-        parents: dict[int, int] = {}
-        todo: list[tuple[ast.AST, int, bool]] = [(module, 0, False)]
-        while todo:
-            node, statement, looped = todo.pop()
-            if isinstance(node, ast.stmt):
-                parents[id(node)] = statement
-                statement = id(node)
-            if isinstance(node, _WEIGHED) and self._node_matters(node):
+    def _mark(self, weighed: Iterable[tuple[ast.AST, int, bool]], parents: Mapping[int, int]) -> None:
+        for node, statement, looped in weighed:
+            if self._node_matters(node):
                 _climb(statement, parents, self._mattering)
                 if isinstance(node, ast.Call):
                     _climb(statement, parents, self._with_calls)
             elif isinstance(node, ast.Call) and _filled(node, looped=looped) in self._names:
                 _climb(statement, parents, self._mattering)
-            looped = looped or isinstance(node, _LOOPS)
-            todo += [(child, statement, looped) for child in children(node)]
 
     def matters(self, statements: list[ast.stmt]) -> bool:
         """Return whether a model's state can depend on following these statements."""
@@ -195,7 +193,7 @@ class Relevance:
         if isinstance(node, ast.Call):
             return _called(node) in SEEDS or _called(node) in self._calling
         if isinstance(node, ast.Return):
-            return node.value is not None and bool(_loads(node.value) & self._names)
+            return node.value is not None and not _loads(node.value).isdisjoint(self._names)
         if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             if any(isinstance(target, ast.Attribute) and target.attr in SEEDS for target in targets):

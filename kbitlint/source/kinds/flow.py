@@ -127,7 +127,9 @@ class Flow(Expressions):
         return False
 
     def _expression(self, node: ast.Expr) -> bool:
-        self.kind(node.value)
+        kind = self.kind(node.value)
+        if isinstance(node.value, ast.Attribute):
+            self.uncalled(node.value, kind)
         if isinstance(node.value, ast.Call):
             self.drop(node.value)
             name = self.full_name(node.value.func)

@@ -248,6 +248,13 @@ _ATTACH_ROWS = (
     ),
     Contract(
         _ATTACH,
+        "model.loader == 'transformers.AutoModel.from_pretrained' and text(model.type) "
+        "and peft_config.task_type in ('CAUSAL_LM', 'SEQ_2_SEQ_LM')",
+        "object has no attribute 'prepare_inputs_for_generation'",
+        "AttributeError",
+    ),
+    Contract(
+        _ATTACH,
         f"peft_config.task_type in ('SEQ_2_SEQ_LM', 'CAUSAL_LM') and {_NO_INPUT_IDS}",
         "forward() got an unexpected keyword argument 'input_ids'",
         "TypeError",

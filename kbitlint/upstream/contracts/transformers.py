@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kbitlint.upstream.contracts.auto_classes import AUTO_ROWS
 from kbitlint.upstream.contracts.choices import CHOICE_ROWS
 from kbitlint.upstream.contracts.loads import LOAD_ROWS
 from kbitlint.upstream.contracts.rows import Contract
@@ -183,4 +184,21 @@ _TRAINER_ROWS = (
     ),
 )
 
-ROWS = (*LOAD_ROWS, *_BNB_ROWS, *_OTHER_ROWS, *ARGUMENT_ROWS, *_TRAINER_ROWS, *CHOICE_ROWS)
+#: classes of models that cannot generate: PEFT's wrapper for CAUSAL_LM takes a method of those that can
+_NO_GENERATION = " or ".join(
+    f"has(model.loader, 'automodelfor{name}')"
+    for name in ("sequenceclassification", "tokenclassification", "questionanswering")
+)
+_WRAPPED_ROWS = (
+    Contract(
+        ("peft.get_peft_model", "trl.RewardTrainer", "trl.SFTTrainer", "trl.PRMTrainer"),
+        f"peft_config.task_type == 'CAUSAL_LM' and ({_NO_GENERATION}"
+        " or starts(model.loader, 'transformers.automodel.') and text(model.type)) and not model.remote",
+        "object has no attribute 'prepare_inputs_for_generation'",
+        "AttributeError",
+        "peft_config.task_type",
+        since="4.50",
+    ),
+)
+
+ROWS = (*_WRAPPED_ROWS, *LOAD_ROWS, *AUTO_ROWS, *_BNB_ROWS, *_OTHER_ROWS, *ARGUMENT_ROWS, *_TRAINER_ROWS, *CHOICE_ROWS)

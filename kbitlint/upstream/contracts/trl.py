@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kbitlint.upstream.contracts.rows import Contract
+from kbitlint.upstream.contracts.trl_losses import LOSS_ROWS
 from kbitlint.upstream.contracts.wrapped_linears import wrapped_rows
 
 _ALL = tuple(f"trl.{name}Trainer" for name in ("SFT", "DPO", "KTO", "Reward", "GRPO", "RLOO", "Distillation"))
@@ -169,6 +170,21 @@ _CONFIG_ROWS = (
         example="generation_batch_size=8, num_generations=3, use_cpu=True, per_device_train_batch_size=1,"
         " gradient_accumulation_steps=3",
     ),
+    Contract(  # steps_per_generation is gradient_accumulation_steps by default
+        _ONLINE,
+        "generation_batch_size is None and steps_per_generation is None and whole(num_generations) and num_generations > 1 "
+        "and per_device_train_batch_size * gradient_accumulation_steps * processes % num_generations != 0",
+        "generation_batch_size () must be divisible by num_generations ()",
+        example="num_generations=8, per_device_train_batch_size=1, gradient_accumulation_steps=2, use_cpu=True",
+    ),
+    Contract(
+        _ONLINE,
+        "eval_strategy in ('steps', 'epoch') and num_generations_eval is None and whole(num_generations)"
+        " and num_generations > 1 and per_device_eval_batch_size * processes % num_generations != 0",
+        "The global eval batch size ( * ) must be divisible by the number of generations used for evaluation ()",
+        example="eval_strategy='steps', per_device_eval_batch_size=3, use_cpu=True",
+        since="1",
+    ),
     Contract(
         ("trl.GRPOConfig",),
         "log_completions_hub_repo is not None and not log_completions",
@@ -203,4 +219,4 @@ _CONFIG_ROWS = (
     ),
 )
 
-ROWS = (*_TRAINER_ROWS, *_CONFIG_ROWS, *wrapped_rows(*_ALL, "trl.ORPOTrainer", "trl.CPOTrainer"))
+ROWS = (*_TRAINER_ROWS, *LOSS_ROWS, *_CONFIG_ROWS, *wrapped_rows(*_ALL, "trl.ORPOTrainer", "trl.CPOTrainer"))
