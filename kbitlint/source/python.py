@@ -129,8 +129,9 @@ def _object_faults(
     if not any(one in text for one in _USES):
         return ()
     from kbitlint.source.kinds.flow import Flow  # data and configurations have no such objects
+    from kbitlint.source.text.slips import slips
 
-    found = unless_deep(Flow(versions, text).follow(module))
+    found = (*unless_deep(Flow(versions, text).follow(module)), *unless_deep(slips(module, text)))
     if not any(one in text for one in _BY_HAND):
         return found
     from kbitlint.source.text.by_hand import by_hand  # few scripts do such things themselves
