@@ -275,6 +275,20 @@ CONTRACTS: Mapping[str, DataContract] = {
         "use DataCollatorForSeq2Seq(tokenizer), which pads the labels of the data",
         learns=True,
     ),
+    # transformers/tokenization_utils_base.py, apply_chat_template
+    "prompt behind the answer": DataContract(
+        "add_generation_prompt=True puts the start of a new turn behind the answer: every example ends with an empty turn",
+        "pass add_generation_prompt=False",
+        "trl",
+        learns=True,
+    ),
+    # trl/trainer/sft_trainer.py, tokenize_fn: the tokenizer adds its special tokens to texts
+    "two first tokens": DataContract(
+        "the chat template has written the first token, and SFTTrainer's tokenizer adds it again: every text starts with two",
+        "keep the messages in the column messages, and let SFTTrainer apply the template",
+        "trl",
+        learns=True,
+    ),
     "labels of padding": DataContract(
         "the labels are tokens padded to a fixed length, and nothing sets the padding to -100: the loss counts it",
         "set the labels of padding to -100",
