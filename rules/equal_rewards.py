@@ -58,7 +58,7 @@ class EqualRewards(Rule):
         """Yield one violation for each trainer whose rewards tell nothing."""
         for use in source.data_uses:
             row = CONTRACTS[use.kind]
-            if row.idle and row.holds_for(source.versions):
+            if row.code == self.meta.code and row.holds_for(source.versions):
                 yield self.violation(
                     row.message,
                     source.at_line(use.line),

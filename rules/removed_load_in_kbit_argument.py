@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint import lazy_patterns as re
 from kbitlint.facts.config_moves import into_given_config, into_new_config
 from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule

@@ -29,6 +29,11 @@ class UnfitData(Rule):
     model without labels, labels decoded with their -100, and reward functions that return one number, leave completions out,
     return no numbers, or take a column that the data does not have.
 
+    Follows each function that makes rows, and knows the columns of its result and the form of each. Reports texts that are not
+    tokenized, labels or tensors in a form that the collator or the model refuses, columns that a format, a transform or Trainer
+    takes away before they are read, columns that are named and not there, a batch that changes its number of rows beside other
+    columns, and a function for `map` that returns nothing.
+
     ## Why is this bad?
 
     The exception comes at the first batch, at the first reward or after the first evaluation. On a rented GPU that is after
@@ -66,7 +71,7 @@ class UnfitData(Rule):
         """Yield one violation for each place where data does not fit."""
         for use in source.data_uses:
             row = CONTRACTS[use.kind]
-            if not (row.learns or row.idle) and row.holds_for(source.versions):
+            if not (row.learns or row.code) and row.holds_for(source.versions):
                 yield self.violation(
                     row.message.format(use.detail),
                     source.at_line(use.line),

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from kbitlint.source.launches import Launch
 
 _BITS = re.compile(r"[48][-_ ]?bits?\b|quantiz|qlora|\bnf4\b|\bint[48]\b", re.IGNORECASE)
-#: what a script that makes data for a training contains
-_DATA = ("dataset", ".map(", '"labels"', "labels=")
+#: what a script contains that makes data for a training, or folders of one
+_DATA = ("dataset", ".map(", '"labels"', "labels=", "save_pretrained(", "set_adapter(", "load_state(", "torch.save(")
 #: signs of a class or function that a Trainer calls
 _CALLED_BACK = ("Trainer)", "Callback)", "collator=", "compute_loss_func=", "metrics=", "formatting_func=", "reward_funcs=")
 #: signs of a class that extends a trainer, its arguments or its config

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kbitlint.lazy_dataclass import dataclass
-from kbitlint.upstream.versions import number
+from kbitlint.upstream.row_contracts import FORWARD, ROWS, DataContract
+from kbitlint.upstream.run_contracts import RUNS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,31 +20,10 @@ COMPARING = frozenset(
     ("CosineSimilarityLoss", "CoSENTLoss", "AnglELoss", "ContrastiveLoss", "OnlineContrastiveLoss", "SoftmaxLoss")
 )
 LABEL_COLUMNS = frozenset(("label", "labels", "score", "scores"))
-
-
-@dataclass(frozen=True, slots=True)
-class DataContract:
-    """What one relation of data to code leads to."""
-
-    message: str
-    """A ``{}`` is the place of the detail."""
-    fix: str
-    library: str = "transformers"
-    since: str = ""
-    """The first version with this behaviour; empty for any."""
-    learns: bool = False
-    """Whether the training runs, on labels that are not meant."""
-    idle: bool = False
-    """Whether the training runs, and its rewards tell nothing."""
-
-    def holds_for(self, versions: Mapping[str, str]) -> bool:
-        """Return whether the library behaves so in the script's version; an unknown version counts as the newest."""
-        have = number(versions.get(self.library, ""))
-        return not self.since or not have or have >= number(self.since)
-
-
 #: relation -> what it leads to; each was run with transformers 5.23, TRL 1.16 and datasets 5
 CONTRACTS: Mapping[str, DataContract] = {
+    **ROWS,
+    **RUNS,
     # transformers/trainer.py, "Dataset validations"
     "streamed without max_steps": DataContract(
         "a streamed data set has no length, and max_steps is not given: Trainer raises a ValueError", "pass max_steps"
@@ -215,17 +194,12 @@ CONTRACTS: Mapping[str, DataContract] = {
         "return a list of floats",
         "trl",
     ),
-    "reward without column": DataContract(
-        "nothing is passed for the parameter {}: a reward function gets columns of the data by name. A TypeError",
-        "name the parameter as the column is, or keep the column",
-        "trl",
-    ),
     # trl/trainer/grpo_trainer.py, _generate_and_score_completions: an advantage is a reward less the mean of its group
     "equal rewards": DataContract(
         "every completion gets the same reward, so every advantage is 0: nothing is learned",
         "let the reward depend on the completion",
         "trl",
-        idle=True,
+        code="KB732",
     ),
     # sentence_transformers/base/data_collator.py, __call__: no column of these names, so the loss gets no labels
     "pairs without labels": DataContract(
@@ -275,13 +249,6 @@ CONTRACTS: Mapping[str, DataContract] = {
         "use DataCollatorForSeq2Seq(tokenizer), which pads the labels of the data",
         learns=True,
     ),
-    # transformers/tokenization_utils_base.py, apply_chat_template
-    "prompt behind the answer": DataContract(
-        "add_generation_prompt=True puts the start of a new turn behind the answer: every example ends with an empty turn",
-        "pass add_generation_prompt=False",
-        "trl",
-        learns=True,
-    ),
     # trl/trainer/sft_trainer.py, tokenize_fn: the tokenizer adds its special tokens to texts
     "two first tokens": DataContract(
         "the chat template has written the first token, and SFTTrainer's tokenizer adds it again: every text starts with two",
@@ -295,3 +262,5 @@ CONTRACTS: Mapping[str, DataContract] = {
         learns=True,
     ),
 }
+
+__all__ = ["CONTRACTS", "FORWARD", "ONLINE", "PLAIN", "DataContract"]

@@ -7,10 +7,10 @@ Rehearsals need them, and scripts that ask for padding.
 
 from __future__ import annotations
 
-import re
 from dataclasses import field
 from typing import TYPE_CHECKING
 
+from kbitlint import lazy_patterns as re
 from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:

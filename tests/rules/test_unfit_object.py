@@ -92,7 +92,7 @@ STOPPING = "from transformers import DataCollatorWithPadding, EarlyStoppingCallb
 def test_objects_that_cannot_be_used_in_their_place(body, said):
     (found,) = findings(CODE, body)
 
-    assert found[0] == "error"
+    assert found[0] == ("warning" if "TrainingArguments, and must" in said and "DPO" in said else "error")
     assert said in found[2]
 
 

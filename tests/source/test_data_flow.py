@@ -176,8 +176,8 @@ REFERENCE = (
         (ONE.format("score"), "one reward for a batch", 4, ONE.format("[score]")),
         (DPO.format("data.column_names"), "column missing", 3, DPO.format("['text']")),
         (PROMPTS.format("question", "a") + GRPO, "column missing", 7, PROMPTS.format("prompt", "a") + GRPO),
-        (PROMPTS.format("prompt", "solution") + GRPO, "reward without column", 4, PROMPTS.format("prompt", "a") + GRPO),
-        (REWARD.replace("(completions", "(completions, prompt").format("len(one)") + GRPO, "reward without column", 2,
+        (PROMPTS.format("prompt", "solution") + GRPO, "column of rewards missing", 4, PROMPTS.format("prompt", "a") + GRPO),
+        (REWARD.replace("(completions", "(completions, prompt").format("len(one)") + GRPO, "column of rewards missing", 2,
          REWARD.replace("(completions", "(completions, prompts").format("len(one)") + GRPO),
         (REWARD.replace("completions]", "completions if one]").format("len(one)") + GRPO, "rewards left out", 3,
          REWARD.format("len(one) if one else 0") + GRPO),
@@ -193,7 +193,7 @@ REFERENCE = (
         (CHAT + HELPED.format("") + GRPO, "messages as text", 3, CHAT + HELPED.format("[0]['content']") + GRPO),
         (CHAT + "def reward(completions, **kwargs):\n    return [len(json.loads(one)) for one in completions]\n" + GRPO,
          "messages as text", 3, CHAT + CAUGHT + GRPO),
-        (TURNS.format("Qwen/Qwen3-8B", ", add_generation_prompt=True"), "prompt behind the answer", 3,
+        (TURNS.format("Qwen/Qwen3-8B", ", add_generation_prompt=True"), "generation prompt learned", 3,
          TURNS.format("Qwen/Qwen3-8B", "")),
         (TURNS.format("meta-llama/Llama-3.1-8B-Instruct", ""), "two first tokens", 3,
          TURNS.replace("False", "False).removeprefix(words.bos_token", 1).format("meta-llama/Llama-3.1-8B-Instruct", "")),
@@ -237,7 +237,7 @@ main()
 def test_data_is_followed_through_functions_tuples_and_fewer_rows():
     assert uses(BUILT.format("prompt", "gold", "same = False")) == []
     assert uses(BUILT.format("question", "gold", "same = False")) == [("column missing", 20)]
-    assert uses(BUILT.format("prompt", "answer", "same = False")) == [("reward without column", 9)]
+    assert uses(BUILT.format("prompt", "answer", "same = False")) == [("column of rewards missing", 9)]
     assert uses(BUILT.format("prompt", "gold", "continue")) == [("rewards left out", 11)]
 
 

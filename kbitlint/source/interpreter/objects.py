@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kbitlint.source.interpreter.imported_files import ImportedFile
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A value with a name, and its place in the script."""
 

@@ -95,9 +95,12 @@ class ArgumentFaults:
             if kind.name == "None" and kind.source and name in _NEEDED:
                 self.report("none", kind.source, ast.unparse(value), value, at=kind.line)
             why = refuses(callee, name, kind.name, kind.source)
-            why = why or (refuses_arguments(callee, kind.name, self.versions) if name == "args" else "")
+            since = ""
+            if name == "args" and not why:
+                why = refuses_arguments(callee, kind.name, self.versions)
+                since = "trl 0.13" if callee.startswith("trl.") and kind.name.startswith("transformers.") else ""
             if why and not (kind.name == "list" and self._takes_lists()):
-                self.report("class", callee.partition(".")[2], name, value, detail=why)
+                self.report("class", callee.partition(".")[2], name, value, detail=why, version=since)
         if callee.startswith("trl.") and callee.endswith("Trainer"):
             for name, value, why in partner_faults(callee, {one: (kind, value) for one, kind, value in given}, self.text):
                 self.report("class", callee.partition(".")[2], name, value, detail=why)

@@ -36,6 +36,8 @@ class Bindings:
     def __init__(self, module: ast.Module) -> None:
         self._around: dict[int, Names] = {}
         self.calls: list[ast.Call] = []
+        self.subscripts: list[ast.Subscript] = []
+        """Each item that the file reads by a constant key."""
         self.functions: list[Def] = []
         self.imports: dict[str, str] = {}
         """Full name of each imported name."""
@@ -54,6 +56,8 @@ class Bindings:
             if isinstance(one, ast.Call):
                 self.calls.append(one)
                 self.uncertain |= {id(one)} if inside else set()
+            if isinstance(one, ast.Subscript) and isinstance(one.ctx, ast.Load) and isinstance(one.slice, ast.Constant):
+                self.subscripts.append(one)
             if isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)):
                 if not isinstance(one, ast.ClassDef):
                     self.functions.append(one)

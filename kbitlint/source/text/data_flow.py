@@ -11,12 +11,15 @@ from kbitlint.source.nodes import is_trainer
 from kbitlint.source.text.bindings import Bindings, elements, is_constant, is_open, items, keyword, last, returned
 from kbitlint.source.text.collators import masked
 from kbitlint.source.text.data_sets import columns, set_uses
+from kbitlint.source.text.folder_uses import folder_uses
 from kbitlint.source.text.labels import keeps_labels, label_uses
 from kbitlint.source.text.mapped_functions import batched, encodings
 from kbitlint.source.text.own_results import forked_cuda, result_uses
 from kbitlint.source.text.pad_tokens import unpadded
 from kbitlint.source.text.rendered_texts import rendered
 from kbitlint.source.text.reward_forms import misread_rewards
+from kbitlint.source.text.row_uses import row_uses
+from kbitlint.source.text.run_uses import run_uses
 from kbitlint.source.text.trainer_functions import trainer_uses
 from kbitlint.upstream.data_contracts import COMPARING, LABEL_COLUMNS, ONLINE, PLAIN
 
@@ -40,6 +43,12 @@ _FORMATS = ("with_format", "set_format", "with_transform", "set_transform")
 
 def data_uses(module: ast.Module, text: str) -> Iterator[DataUse]:
     """Yield each place where the script's data does not fit the code that takes it."""
+    found = dict.fromkeys(_uses(module, text))
+    refused = any(one.kind == "labels of unequal length" for one in found)  # so no collator overwrites them
+    yield from (one for one in found if not (refused and one.kind == "labels overwritten"))
+
+
+def _uses(module: ast.Module, text: str) -> Iterator[DataUse]:
     names = Bindings(module)
     for call in names.calls:
         name = names.full(call.func)
@@ -59,6 +68,9 @@ def data_uses(module: ast.Module, text: str) -> Iterator[DataUse]:
     yield from result_uses(module, names, text)
     yield from set_uses(names)
     yield from unpadded(names, text)
+    yield from row_uses(names, text)
+    yield from run_uses(names, text)
+    yield from folder_uses(names, text)
 
 
 def unlabelled_pairs(names: Bindings, call: ast.Call) -> Iterator[DataUse]:

@@ -40,7 +40,7 @@ def rendered(names: Bindings, call: ast.Call, maps: list[tuple[ast.Call, Def]], 
     template = made[0]
     prompt = keyword(template, "add_generation_prompt") if isinstance(template, ast.Call) else None
     if prompt is not None and is_constant(prompt, value=True):
-        yield DataUse("prompt behind the answer", prompt.lineno)
+        yield DataUse("generation prompt learned", template.lineno)
     name = _checkpoint(names, keyword(call, "processing_class") or keyword(call, "tokenizer"))
     if template_of_name(name) in _STARTED and not any(one in text for one in _SINGLE):
         yield DataUse("two first tokens", template.lineno)

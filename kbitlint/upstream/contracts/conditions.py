@@ -4,6 +4,7 @@
 are arguments of the call, with the defaults of its class; ``args.fp16`` is an argument of a call that is an argument.
 ``processes`` is the number of processes of the run.
 ``model.adapted``, ``model.packed`` and others are the state of the model that the call receives; see ``Subject.state``.
+``call.load_in_4bit`` is whether the call passes an argument.
 """
 
 from __future__ import annotations
@@ -15,13 +16,12 @@ import string
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.values import FUNCTION, TEXT, UNKNOWN, Call, Symbol, Value
-from kbitlint.upstream.contracts.loaded_models import OF_LOAD
 from kbitlint.upstream.special_tokens import lacks_template
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from kbitlint.facts.model_state import ModelState
+    from kbitlint.upstream.contracts.subject import Subject
 
 #: libraries whose enum members and dtypes are known by their last name; other imported names may hold any value
 _LIBRARIES = ("torch.", "transformers.", "peft.", "trl.", "accelerate.")
@@ -33,55 +33,6 @@ _COMPARE: dict[type, Callable[[Any, Any], Any]] = {
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
 }
-
-
-class Subject:
-    """A call, with the defaults of its class, the state of the model that it receives, and the number of processes."""
-
-    def __init__(
-        self,
-        call: Call,
-        defaults: Mapping[str, Mapping[str, Value]],
-        model: ModelState | None = None,
-        processes: int | None = None,
-    ) -> None:
-        self.call = call
-        self._defaults = defaults
-        self._model = model
-        self._processes = processes
-
-    def argument(self, call: Call, name: str) -> Value:
-        """Return an argument of a call or its default; UNKNOWN if the call may pass it with an unknown value."""
-        if name == "processes":
-            return self._processes or UNKNOWN
-        return call.value(name, self._defaults.get(call.callee, {}).get(name))
-
-    def state(self, name: str) -> Value:
-        """Return a property of the model's state; UNKNOWN without a model, or if the file does not tell it.
-
-        Raises:
-            KeyError: The model has no property of this name.
-        """
-        model = self._model
-        if model is None:
-            return UNKNOWN
-        if name in OF_LOAD:
-            return OF_LOAD[name](model)
-        known = {
-            "adapted": model.adapters is not None or (False if model.certain else UNKNOWN),
-            "packed": model.method,
-            "bits": model.bits,
-            "dtype": model.dtype,
-            "checkpointed": UNKNOWN if model.checkpointing.enabled is None else model.checkpointing.enabled,
-            "loader": model.load.callee if model.load is not None else UNKNOWN,
-            "adapter_config": model.adapters.config if model.adapters is not None else None,
-            "object": not isinstance(self.call.value("model"), str),
-        }
-        return known[name] if model.certain or name in _KEPT else UNKNOWN
-
-
-#: properties that no call changes
-_KEPT = ("adapted", "object", "loader")
 
 
 def truth(condition: str, subject: Subject) -> bool | None:
@@ -106,7 +57,7 @@ def names(condition: str) -> tuple[str, ...]:
         (node for node in ast.walk(parsed(condition)) if isinstance(node, ast.Name)),
         key=lambda node: (node.lineno, node.col_offset),
     )
-    return tuple(dict.fromkeys(node.id for node in found if node.id not in (*FUNCTIONS, "processes")))
+    return tuple(dict.fromkeys(node.id for node in found if node.id not in (*FUNCTIONS, "processes", "call")))
 
 
 def attributes(condition: str) -> tuple[tuple[str, str], ...]:
@@ -114,7 +65,7 @@ def attributes(condition: str) -> tuple[tuple[str, str], ...]:
     return tuple(
         (node.value.id, node.attr)
         for node in ast.walk(parsed(condition))
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id != "model"
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id not in ("model", "call")
     )
 
 
@@ -128,6 +79,8 @@ def _value(node: ast.expr, subject: Subject) -> Any:
 def _attribute(node: Any, subject: Subject) -> Any:
     if isinstance(node.value, ast.Name) and node.value.id == "model":
         return _plain(subject.state(node.attr))
+    if isinstance(node.value, ast.Name) and node.value.id == "call":
+        return True if subject.call.argument(node.attr) else UNKNOWN if subject.call.gives(node.attr) else False
     owner = _value(node.value, subject)
     return _plain(subject.argument(owner, node.attr)) if isinstance(owner, Call) else owner and UNKNOWN
 

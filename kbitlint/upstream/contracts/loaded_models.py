@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.values import Value
+    from kbitlint.upstream.families import Known
 
 #: words in the names of checkpoints that store labels of their own
 _OWN_HEADS = ("reward", "-rm", "rm-", "prm", "judge", "class", "score", "nli", "sentiment", "guard", "rank", "toxic", "emotion")
@@ -24,12 +25,23 @@ def remote_of(model: ModelState) -> Value:
 
 def type_of(model: ModelState) -> Value:
     """Return the model type of a model that transformers' own code loads; UNKNOWN if it is not known."""
+    known = _facts(model)
+    return UNKNOWN if known is None else known.model_type or UNKNOWN
+
+
+def size_of(model: ModelState) -> Value:
+    """Return the size in the name of a model that transformers' own code loads; UNKNOWN if it is not known."""
+    known = _facts(model)
+    return UNKNOWN if known is None else known.size or UNKNOWN
+
+
+def _facts(model: ModelState) -> Known | None:
     load = model.load
     if load is None or remote_of(model) is not False:
-        return UNKNOWN
+        return None
     from kbitlint.upstream.families import facts_of  # the table of families, for few conditions
 
-    return facts_of(load.value("pretrained_model_name_or_path"), model.named).model_type or UNKNOWN
+    return facts_of(load.value("pretrained_model_name_or_path"), model.named)
 
 
 def labels_of(model: ModelState) -> Value:
@@ -56,6 +68,7 @@ def of_load(name: str, unset: Value) -> Callable[[ModelState], Value]:
 #: property of a model -> how its load tells it
 OF_LOAD: Mapping[str, Callable[[ModelState], Value]] = {
     "type": type_of,
+    "size": size_of,
     "labels": labels_of,
     "remote": remote_of,
     "fast": of_load("fast_inference", False),  # noqa: FBT003  # the default

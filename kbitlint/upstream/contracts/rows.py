@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.values import Call, Style
 from kbitlint.lazy_dataclass import dataclass
-from kbitlint.upstream.contracts.conditions import Subject, attributes, names, truth
+from kbitlint.upstream.contracts.conditions import attributes, names, truth
 from kbitlint.upstream.contracts.defaults import DEFAULTS
+from kbitlint.upstream.contracts.subject import Subject
 from kbitlint.upstream.versions import number
 
 if TYPE_CHECKING:

@@ -76,6 +76,14 @@ _BNB_ROWS = (
     ),
     Contract(
         _BNB,
+        # a call that passes load_in_4bit too has its bits from an option, and serves both
+        "load_in_8bit is True and not call.load_in_4bit and bnb_4bit_quant_type == 'nf4'",
+        "arguments bnb_4bit_* belong to load_in_4bit, and load_in_8bit=True stores 8 bits",
+        "",
+        "bnb_4bit_quant_type",
+    ),
+    Contract(
+        _BNB,
         "load_in_8bit is not True and text(bnb_4bit_quant_type) and bnb_4bit_quant_type not in ('nf4', 'fp4')",
         "quant_type must be 'nf4' or 'fp4', got",
         moment=_LOADED,

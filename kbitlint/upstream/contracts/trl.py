@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kbitlint.upstream.contracts.rows import Contract
 from kbitlint.upstream.contracts.trl_losses import LOSS_ROWS
+from kbitlint.upstream.contracts.wrapped_linears import wrapped_rows
 
 _ALL = tuple(f"trl.{name}Trainer" for name in ("SFT", "DPO", "KTO", "Reward", "GRPO", "RLOO", "Distillation"))
 #: trainers that compute log-probabilities from the weight of the head
@@ -218,4 +219,4 @@ _CONFIG_ROWS = (
     ),
 )
 
-ROWS = (*_TRAINER_ROWS, *LOSS_ROWS, *_CONFIG_ROWS)
+ROWS = (*_TRAINER_ROWS, *LOSS_ROWS, *_CONFIG_ROWS, *wrapped_rows(*_ALL, "trl.ORPOTrainer", "trl.CPOTrainer"))
