@@ -33,7 +33,8 @@ class DtypeMismatch(Rule):
 
     The step raises `expected m1 and m2 to have the same dtype`. Autocast casts the operands of matrix products, so the
     same model can run in a loop with an autocast region. If autocast would help and its use is unknown, this is a
-    warning. Pass `--amp no` or `--amp bf16` to state it.
+    warning. Pass `--amp no` or `--amp bf16` to state it. It is a warning, too, if a callback of yours casts the model
+    when the training begins.
 
     ## Example
 
@@ -107,13 +108,15 @@ class DtypeMismatch(Rule):
             fix = Fix("let the heads give float32 to the loss", Safety.SAFE, heads)
         for refusal in trace.refusals:
             absorbed = trace.absorbed and context.autocast_dtype is None
+            unless = " outside an autocast region; in one it runs" if absorbed else ""
+            unless += f", unless {context.cast_by} casts it" if context.cast_by else ""
             dtypes = " and ".join(dict.fromkeys(refusal.dtypes)) or "its operands"
             where = "the backward pass of " * refusal.in_backward + refusal.operator
             yield self.violation(
-                f"{where} refuses {dtypes}" + (" outside an autocast region; in one it runs" if absorbed else ""),
+                f"{where} refuses {dtypes}{unless}",
                 Location(refusal.path),
                 surface=Surface.TRACE,
-                severity=Severity.WARNING if absorbed else Severity.ERROR,
+                severity=Severity.WARNING if unless else Severity.ERROR,
                 evidence={"operator": refusal.operator, "dtypes": list(refusal.dtypes), "device": trace.device},
                 fix=fix,
             )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import re
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
+from kbitlint import lazy_patterns as re
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.runtime import content
 from kbitlint.runtime.observations import remembered

@@ -32,14 +32,17 @@ if TYPE_CHECKING:
     from kbitlint.facts.object_faults import ObjectFault
     from kbitlint.facts.own_loops import LoopFault, OwnLoop
     from kbitlint.facts.own_modules import FileUse, Head, RefusedCall, StateUse
+    from kbitlint.facts.values import Call
     from kbitlint.source.interpreter.relevance import Tree
     from kbitlint.source.launches import Launch
 
 _BITS = re.compile(r"[48][-_ ]?bits?\b|quantiz|qlora|\bnf4\b|\bint[48]\b", re.IGNORECASE)
-#: what a script that makes data for a training contains
-_DATA = ("dataset", ".map(", '"labels"', "labels=")
+#: what a script contains that makes data for a training, or folders of one
+_DATA = ("dataset", ".map(", '"labels"', "labels=", "save_pretrained(", "set_adapter(", "load_state(", "torch.save(")
 #: signs of a class or function that a Trainer calls
 _CALLED_BACK = ("Trainer)", "Callback)", "collator=", "compute_loss_func=", "metrics=", "formatting_func=", "reward_funcs=")
+#: signs of a class that extends a trainer, its arguments or its config
+_EXTENDED = ("Trainer)", "Arguments)", "Config)")
 #: signs of a script that does by hand what ``by_hand`` reads
 _BY_HAND = ("latent_dist", "setattr(", "type=bool", "train_on_responses_only", "CompletionOnlyLM")
 #: signs of a script whose objects are followed
@@ -111,6 +114,7 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         data_uses=_data_uses(text, module),
         refused_calls=_own_callbacks(text, module, imports),
         state_uses=_state_uses(text, module),
+        base_calls=_base_calls(module, source, imports),
         own_loops=tuple(_rounds(module, text, imports)),
         loop_faults=_loop_faults(text, module, launch),
         object_faults=_object_faults(text, module, versions, launch),
@@ -166,7 +170,7 @@ def _loop_faults(text: str, module: ast.Module, launch: Launch | None) -> tuple[
 
 def _data_uses(text: str, module: ast.Module) -> tuple[DataUse, ...]:
     """Return the places where data does not fit the code that takes it, in a script that makes the data of a k-bit training."""
-    if (_BITS.search(text) is None and "peft" not in text) or not any(one in text for one in _DATA):
+    if not any(one in text for one in _DATA) or ("peft" not in text and _BITS.search(text) is None):
         return ()
     from kbitlint.source.text.data_flow import data_uses  # configurations and modules make no data
 
@@ -200,6 +204,15 @@ def _state_uses(text: str, module: ast.Module) -> tuple[StateUse, ...]:
     from kbitlint.source.text.saved_states import state_uses  # few scripts load state dicts
 
     return unless_deep(state_uses(module))
+
+
+def _base_calls(module: ast.Module, source: Text, imports: tuple[tuple[str, str], ...]) -> tuple[Call, ...]:
+    """Return the calls of constructors of transformers and TRL through classes of the file."""
+    if "class " not in source.text or not any(mark in source.text for mark in _EXTENDED):
+        return ()
+    from kbitlint.source.text.own_constructors import base_calls  # few scripts have such classes
+
+    return tuple(base_calls(module, source, imports))
 
 
 def _launch(beside: FilePath | None, file: str, text: str, module: ast.Module) -> Launch | None:

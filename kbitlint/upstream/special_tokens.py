@@ -7,10 +7,10 @@ Rehearsals need them, and scripts that ask for padding.
 
 from __future__ import annotations
 
-import re
 from dataclasses import field
 from typing import TYPE_CHECKING
 
+from kbitlint import lazy_patterns as re
 from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
@@ -126,6 +126,19 @@ def template_of_name(name: str) -> str:
     plain = name.lower().rpartition("/")[2]
     found = [title for title, (_, words) in _TEMPLATES.items() if words.search(plain)]
     return found[0] if len(found) == 1 and "distill" not in plain else ""
+
+
+#: words for templates in LLaMA-Factory and ms-swift that are no names of checkpoints
+_WORDS = {"qwen": "ChatML", "yi": "ChatML", "llama2": "Mistral", "llama": "Mistral"}
+
+
+def template_of_word(word: str) -> str:
+    """Return the chat template that a training program calls by a word; empty if it is none of the known ones.
+
+    >>> template_of_word("llama2"), template_of_word("qwen3_nothink"), template_of_word("default")
+    ('Mistral', 'ChatML', '')
+    """
+    return _WORDS.get(word) or template_of_name(word)
 
 
 def template_of_marks(mark: str) -> str:

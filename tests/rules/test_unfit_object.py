@@ -7,12 +7,13 @@ import tiny
 import torch
 import transformers
 import trl
-from script_cases import ADAPTED, LOADED, PREPARED, findings
+from script_cases import ADAPTED, LOADED, NEWEST, PREPARED, findings
 
 CODE = "KB573"
 MADE = LOADED + PREPARED + ADAPTED
 TRAINER = "args = TrainingArguments('out')\nTrainer(model=model, args=args, train_dataset=data, {})\n"
 TOKENIZER = "tok = AutoTokenizer.from_pretrained('org/base')\n"
+FAST = "from unsloth import FastLanguageModel\nmodel = FastLanguageModel.from_pretrained('unsloth/Qwen3-8B')\n"
 OPTIMIZER = "opt = torch.optim.AdamW(model.parameters())\n"
 SEQ2SEQ = "from transformers import Seq2SeqTrainer\nargs = TrainingArguments('out')\n"
 PREFERRED = (
@@ -55,6 +56,36 @@ STOPPING = "from transformers import DataCollatorWithPadding, EarlyStoppingCallb
         (MADE + "model.add_adapter(LoraConfig(r=8), 'dpo')\n", "of add_adapter is an object of LoraConfig, and must be"),
         (LOADED.replace("=bnb", "=BitsAndBytesConfig"), "is the class BitsAndBytesConfig, and must be an object of it"),
         (LOADED.replace("quantization_config=bnb", "bnb"), "is an object of BitsAndBytesConfig, and belongs to"),
+        (
+            MADE + "from trl import DPOTrainer\nDPOTrainer(model, model, train_dataset=data)\n",
+            "ref_model of DPOTrainer is the model itself",
+        ),
+        (
+            MADE.replace("org/base", "Qwen/Qwen2.5-0.5B")
+            + "from trl.experimental.gkd import GKDTrainer\n"
+            + LOADED.replace("model =", "big =").replace("org/base", "Qwen/Qwen2.5-7B")
+            + "GKDTrainer(model, teacher_model=big, train_dataset=data)\n",
+            "teacher_model of GKDTrainer has 152064 tokens in its vocabulary, and the model 151936",
+        ),
+        (
+            MADE
+            + "from trl import GRPOTrainer\n"
+            + LOADED.replace("model =", "judge =")
+            + "GRPOTrainer(model, judge, train_dataset=data)\n",
+            "reward_funcs of GRPOTrainer is a causal language model",
+        ),
+        (
+            MADE + "SFTTrainer(model, train_dataset=[row for row in data])\n",
+            "train_dataset of SFTTrainer is a list, and must be a Dataset",
+        ),
+        (
+            "import pandas as pd\n" + MADE + TRAINER.replace("=data", "=pd.read_csv('d.csv')").format(""),
+            "train_dataset of Trainer is a DataFrame of pandas",
+        ),
+        (
+            FAST + "model = FastLanguageModel.get_peft_model(model, r=8)\n",
+            "model of FastLanguageModel.get_peft_model is a tuple",
+        ),
         (LOADED + "model = model.resize_token_embeddings(9)\n" + ADAPTED, "model of get_peft_model is an object of Embedding"),
     ],
 )
@@ -104,3 +135,10 @@ def test_the_libraries_raise_as_the_rule_says(tmp_path):
     ):
         with pytest.raises((AttributeError, TypeError, ValueError)):
             refused()
+
+
+def test_a_list_of_rows_is_taken_before_trl_1_10_and_with_unsloth():
+    body = MADE + "SFTTrainer(model, train_dataset=[row for row in data])\n"
+
+    assert findings(CODE, body, versions={**NEWEST, "trl": "1.9.0"}) == []
+    assert findings(CODE, "from unsloth import FastLanguageModel\n" + body) == []

@@ -31,6 +31,8 @@ def packing_of(module: nn.Module) -> Packing | None:
     if told is not None:
         return told  # type: ignore[no-any-return]  # a Packing
     cls: Any = type(module)
+    if issubclass(cls, torch.jit.ScriptModule):  # a program, whose tensors are in no dictionary
+        return None
     method, bits, kind = _method_of(cls)
     if method == "bitsandbytes":
         return _bitsandbytes_4bit(module) if bits == 4 else _bitsandbytes_8bit(module)
@@ -52,8 +54,8 @@ def _torchao(module: nn.Module, weight: Any) -> Packing:
     grad (torchao 0.18). transformers' quantizer nevertheless reports that every 8-bit type trains.
     """
     kind = type(weight).__name__
-    bits = re.search(r"\d+", kind)
-    dynamic = attribute(weight, "act_quant_kwargs") is not None
+    bits = re.search(r"\d+", str(attribute(weight, "target_dtype") or kind))  # integers of few bits may lie in bytes
+    dynamic = any(attribute(weight, name) is not None for name in ("act_quant_kwargs", "activation_quantization"))
     return Packing(
         "torchao", int(bits.group()) if bits else None, kind, features=_features(module), trains=False if dynamic else None
     )

@@ -22,6 +22,7 @@ from kbitlint.model.layers.quantized import TOLD, packing_of
 from kbitlint.model.trace.quant_state import give_state
 from kbitlint.model.trace.rebinding import Rebinding
 from kbitlint.model.trace.references import ORIGINAL
+from kbitlint.model.trace.scripted import copies_of_scripts
 from kbitlint.model.trace.shells import has_end, without_end
 from kbitlint.model.trace.stubs import stand_in
 
@@ -55,11 +56,9 @@ def twin_of(model: nn.Module) -> nn.Module:
     Raises:
         TwinError: A part of the model cannot be copied.
     """
-    scripted = next((name for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)), None)
-    if scripted is not None:
-        raise TwinError(f"{scripted or 'the model'} is TorchScript, which runs with its own weights only")
     memo: dict[int, Any] = {}
     try:
+        memo.update(copies_of_scripts(model))
         with _EmptyCopies():
             rebinding = Rebinding(memo, _empty)
             rebinding.find(model)

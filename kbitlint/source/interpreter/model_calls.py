@@ -53,6 +53,7 @@ _LOOKS = (
     "test",
     "save",
     "num_",
+    "named_",
     "get_",
     "len",
     "info",

@@ -78,7 +78,8 @@ class CallFaults(ArgumentFaults):
         if name == "datasets.load_dataset":
             return _data(node)
         if name in CONFIGS:
-            return Kind(name, source=name, line=node.lineno)
+            end = named.get("eos_token") if name in ("trl.SFTConfig", "trl.RewardConfig") else None
+            return Kind(name, source=name, line=node.lineno, text=end.text if end is not None else "")
         found = FUNCTIONS.get(name, "")
         if name == "peft.get_peft_model" and "mixed" in named:
             return None
@@ -106,6 +107,8 @@ class CallFaults(ArgumentFaults):
     def _loaded(self, name: str, node: ast.Call, places: list[Kind | None]) -> Kind | None:
         """Return the kind that ``from_pretrained`` of a class loads; None if code beside the library may decide it."""
         library, _, cls = name.rpartition(".")[0].partition(".")
+        if library == "unsloth" and cls.startswith("Fast") and "." not in cls:
+            return Kind("tuple", (None, None), source=f"{cls}.from_pretrained", line=node.lineno)
         if any(one.arg in (None, "trust_remote_code", "output_loading_info") for one in node.keywords):
             return None
         text, source = (places[0].text if places and places[0] is not None else ""), f"{cls}.from_pretrained"

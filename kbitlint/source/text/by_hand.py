@@ -37,6 +37,7 @@ def by_hand(module: ast.Module, text: str, flags: Mapping[str, object]) -> Itera
         *_replaced(module, text),
         *_flags(calls, text, flags),
         *_unfound(calls),
+        *_unwritten(module, calls),
     ):
         yield ObjectFault(kind, "", name, line, starts[line - 1], detail=detail)
 
@@ -95,6 +96,35 @@ def _unfound(calls: list[ast.Call]) -> Iterator[_Found]:
         kinds = {kind for mark in marks if mark and (kind := template_of_marks(mark))}
         if len(kinds) == 1 and own not in kinds:
             yield "marks", own, call.lineno, kinds.pop()
+
+
+def _unwritten(module: ast.Module, calls: list[ast.Call]) -> Iterator[_Found]:
+    """Yield each mark of answers that no text of a script holds, whose texts a function of the script makes."""
+    makers = [_keyword(one, "formatting_func") for one in calls]
+    functions = [one.id for one in makers if isinstance(one, ast.Name)]
+    made = [one for one in walk(module) if isinstance(one, ast.FunctionDef) and one.name in functions]
+    texts = [one.value for one in walk(module) if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+    for call in calls if len(made) == 1 and len(functions) == 1 else ():
+        if last_name(call.func) != "DataCollatorForCompletionOnlyLM":
+            continue
+        given = _keyword(call, "response_template") or (call.args[0] if call.args else None)
+        mark = _text(given) or _bound(module, given)
+        others = [one for one in texts if one != mark] + [mark] * (texts.count(mark) - 1)
+        written = any(isinstance(one, (ast.JoinedStr, ast.Constant)) for one in walk(made[0]))
+        if mark.strip() and written and not any(mark.strip() in one for one in others):
+            yield "absent mark", "", call.lineno, mark.strip()
+
+
+def _bound(module: ast.Module, node: ast.expr | None) -> str:
+    """Return the text that a name holds, if the module binds it once; else an empty one."""
+    if not isinstance(node, ast.Name):
+        return ""
+    values = [
+        one.value
+        for one in walk(module)
+        if isinstance(one, ast.Assign) and any(isinstance(to, ast.Name) and to.id == node.id for to in one.targets)
+    ]
+    return _text(values[0]) if len(values) == 1 else ""
 
 
 def _keyword(call: ast.Call, name: str) -> ast.expr | None:

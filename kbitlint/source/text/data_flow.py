@@ -10,13 +10,16 @@ from kbitlint.facts.data_flow import DataUse
 from kbitlint.source.nodes import is_trainer
 from kbitlint.source.text.bindings import Bindings, elements, is_constant, is_open, items, keyword, last, returned
 from kbitlint.source.text.collators import masked
-from kbitlint.source.text.data_sets import set_uses
+from kbitlint.source.text.data_sets import columns, set_uses
+from kbitlint.source.text.folder_uses import folder_uses
 from kbitlint.source.text.labels import keeps_labels, label_uses
 from kbitlint.source.text.mapped_functions import TEXT_METHODS, batched, encodings
 from kbitlint.source.text.own_results import forked_cuda, result_uses
 from kbitlint.source.text.pad_tokens import unpadded
+from kbitlint.source.text.row_uses import row_uses
+from kbitlint.source.text.run_uses import run_uses
 from kbitlint.source.text.trainer_functions import trainer_uses
-from kbitlint.upstream.data_contracts import ONLINE, PLAIN
+from kbitlint.upstream.data_contracts import COMPARING, LABEL_COLUMNS, ONLINE, PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +42,12 @@ _FORMATS = ("with_format", "set_format", "with_transform", "set_transform")
 
 def data_uses(module: ast.Module, text: str) -> Iterator[DataUse]:
     """Yield each place where the script's data does not fit the code that takes it."""
+    found = dict.fromkeys(_uses(module, text))
+    refused = any(one.kind == "labels of unequal length" for one in found)  # so no collator overwrites them
+    yield from (one for one in found if not (refused and one.kind == "labels overwritten"))
+
+
+def _uses(module: ast.Module, text: str) -> Iterator[DataUse]:
     names = Bindings(module)
     for call in names.calls:
         name = names.full(call.func)
@@ -46,6 +55,8 @@ def data_uses(module: ast.Module, text: str) -> Iterator[DataUse]:
             trainer = _Trainer(names, call, text)
             yield from trainer.uses()
             yield from () if is_open(call) else trainer_uses(names, call, text)
+        elif name.endswith("SentenceTransformerTrainer"):
+            yield from unlabelled_pairs(names, call)
         elif isinstance(call.func, ast.Attribute) and call.func.attr == "map" and not any(one in text for one in _FORMATS):
             yield from batched(names, call)
             yield from forked_cuda(names, call, text)
@@ -56,6 +67,17 @@ def data_uses(module: ast.Module, text: str) -> Iterator[DataUse]:
     yield from result_uses(module, names, text)
     yield from set_uses(names)
     yield from unpadded(names, text)
+    yield from row_uses(names, text)
+    yield from run_uses(names, text)
+    yield from folder_uses(names, text)
+
+
+def unlabelled_pairs(names: Bindings, call: ast.Call) -> Iterator[DataUse]:
+    """Yield a loss of sentence-transformers that compares with labels, for rows that certainly have none."""
+    loss, _ = names.value(keyword(call, "loss"))
+    have = columns(names, keyword(call, "train_dataset"))
+    if isinstance(loss, ast.Call) and last(loss) in COMPARING and have is not None and not have & LABEL_COLUMNS:
+        yield DataUse("pairs without labels", loss.lineno, last(loss))
 
 
 class _Trainer:
@@ -98,6 +120,8 @@ class _Trainer:
             and last(chain[-1]) in ("load_dataset", "from_list", "from_dict", "from_generator")
             and self._args is not None
         ):
+            if is_constant(keyword(self._args, "precompute_ref_log_probs"), value=True):
+                yield DataUse("streamed reference", self._args.lineno)
             steps = keyword(self._args, "max_steps")
             if steps is None or (isinstance(steps, ast.UnaryOp) and is_constant(steps.operand, 1)):
                 yield DataUse("streamed without max_steps", self._args.lineno)

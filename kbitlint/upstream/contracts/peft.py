@@ -6,6 +6,7 @@ from kbitlint.upstream.architectures import INNER_LINEARS
 from kbitlint.upstream.contracts.model_types import DEFAULT_TARGETS, MIXABLE, config_class
 from kbitlint.upstream.contracts.peft_configs import CONFIG_ROWS
 from kbitlint.upstream.contracts.rows import Contract
+from kbitlint.upstream.contracts.wrapped_linears import wrapped_rows
 
 _ATTACHED = "when it is attached"
 _LORA = ("peft.LoraConfig",)
@@ -293,4 +294,4 @@ _TARGET_ROWS = (
     ),
 )
 
-ROWS = (*_TARGET_ROWS, *CONFIG_ROWS, *_LORA_ROWS, *_ADALORA_ROWS, *_SCHEDULE_ROWS, *_ATTACH_ROWS)
+ROWS = (*_TARGET_ROWS, *CONFIG_ROWS, *_LORA_ROWS, *_ADALORA_ROWS, *_SCHEDULE_ROWS, *_ATTACH_ROWS, *wrapped_rows(*_ATTACH))

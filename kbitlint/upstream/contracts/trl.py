@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from kbitlint.upstream.contracts.rows import Contract
+from kbitlint.upstream.contracts.trl_losses import LOSS_ROWS
+from kbitlint.upstream.contracts.wrapped_linears import wrapped_rows
 
 _ALL = tuple(f"trl.{name}Trainer" for name in ("SFT", "DPO", "KTO", "Reward", "GRPO", "RLOO", "Distillation"))
 #: trainers that compute log-probabilities from the weight of the head
@@ -187,6 +189,14 @@ _CONFIG_ROWS = (
         example="num_generations=8, per_device_train_batch_size=1, gradient_accumulation_steps=2, use_cpu=True",
     ),
     Contract(
+        _ONLINE,
+        "eval_strategy in ('steps', 'epoch') and num_generations_eval is None and whole(num_generations)"
+        " and num_generations > 1 and per_device_eval_batch_size * processes % num_generations != 0",
+        "The global eval batch size ( * ) must be divisible by the number of generations used for evaluation ()",
+        example="eval_strategy='steps', per_device_eval_batch_size=3, use_cpu=True",
+        since="1",
+    ),
+    Contract(
         ("trl.GRPOConfig",),
         "log_completions_hub_repo is not None and not log_completions",
         "log_completions_hub_repo is set, but log_completions is False",
@@ -220,4 +230,4 @@ _CONFIG_ROWS = (
     ),
 )
 
-ROWS = (*_TRAINER_ROWS, *_CONFIG_ROWS)
+ROWS = (*_TRAINER_ROWS, *LOSS_ROWS, *_CONFIG_ROWS, *wrapped_rows(*_ALL, "trl.ORPOTrainer", "trl.CPOTrainer"))

@@ -6,7 +6,6 @@ were not read count as having it. ``!`` marks a parameter without a default, ``*
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 from typing import TYPE_CHECKING
@@ -119,8 +118,13 @@ def absent_member(owner: str, name: str, versions: Mapping[str, str], *, called:
 
 
 def _meant(name: str, known: Mapping[str, object]) -> str:
-    close = difflib.get_close_matches(name, [*known], 1, _CLOSE) if len(name) > 5 else []  # `fit`, `get`
-    return close[0] if close else ""
+    return _closest(name, known, _CLOSE) if len(name) > 5 else ""  # `fit`, `get`
+
+
+def _closest(name: str, known: Mapping[str, object], cutoff: float) -> str:
+    import difflib  # only a name that is not known needs it
+
+    return next(iter(difflib.get_close_matches(name, [*known], 1, cutoff)), "")
 
 
 def refused_argument(callee: str, name: str, versions: Mapping[str, str]) -> Lack | None:
@@ -142,8 +146,7 @@ def meant_option(owner: str, name: str) -> str:
     known = {**_names(owner, "CALLS"), **_names(owner, "MEMBERS")}
     if name in known or len(name) < 6:  # `inputs` is no misspelt option
         return ""
-    close = difflib.get_close_matches(name, [*known], 1, 0.8)
-    return close[0] if close else ""
+    return _closest(name, known, 0.8)
 
 
 def required(callee: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ DATASET = "datasets.Dataset"
 SPLITS = "datasets.DatasetDict"
 STREAM = "datasets.IterableDataset"
 STREAMS = "datasets.IterableDatasetDict"
+FRAME = "pandas.DataFrame"
 OPTIMIZER = "torch.optim.Optimizer"
 SCHEDULER = "torch.optim.lr_scheduler.LRScheduler"
 
@@ -104,6 +105,7 @@ METHODS: Mapping[str, Mapping[str, str]] = {
         "save_to_disk": "None",
         "to_dict": "dict",
         "to_list": "list",
+        "to_pandas": FRAME,
         "unique": "list",
     },
     SPLITS: {
@@ -156,6 +158,7 @@ FUNCTIONS: Mapping[str, str] = {
     "transformers.get_linear_schedule_with_warmup": SCHEDULER,
     "transformers.get_cosine_schedule_with_warmup": SCHEDULER,
     "transformers.EarlyStoppingCallback": "transformers.TrainerCallback",
+    **{f"pandas.{name}": FRAME for name in ("DataFrame", "read_csv", "read_parquet")},
     "random.shuffle": "None",
     "random.seed": "None",
     "torch.manual_seed": "",

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kbitlint.upstream.objects.returns import CONFIGS, DATASET, MODEL, OPTIMIZER, PEFT_MODEL, SCHEDULER, SPLITS, TOKENIZER
+from kbitlint.upstream.objects.returns import (
+    CONFIGS,
+    DATASET,
+    FRAME,
+    MODEL,
+    OPTIMIZER,
+    PEFT_MODEL,
+    SCHEDULER,
+    SPLITS,
+    TOKENIZER,
+)
 from kbitlint.upstream.versions import number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _DATA = frozenset((DATASET, SPLITS))
-_NO_MODEL = CONFIGS | _DATA | {TOKENIZER, "torch.nn.Embedding", "dict", "list", "int"}
-_NO_DATA = CONFIGS | {MODEL, PEFT_MODEL, TOKENIZER, "transformers.BatchEncoding", "str", "int"}
+_NO_MODEL = CONFIGS | _DATA | {TOKENIZER, FRAME, "torch.nn.Embedding", "dict", "list", "int", "tuple"}
+_NO_DATA = CONFIGS | {MODEL, PEFT_MODEL, TOKENIZER, "transformers.BatchEncoding", FRAME, "str", "int"}
 _NO_TOKENIZER = CONFIGS | _DATA | {MODEL, PEFT_MODEL, "int", "str", "tuple"}
 _NO_ADAPTER = frozenset(("dict", "str", MODEL, PEFT_MODEL, TOKENIZER, "transformers.TrainingArguments"))
 _NO_ARGUMENTS = frozenset(("dict", MODEL, PEFT_MODEL, TOKENIZER, DATASET, "peft.LoraConfig"))
@@ -32,6 +42,10 @@ _TRAINER: Mapping[str, frozenset[str]] = {
     "train_dataset": _NO_DATA,
     "eval_dataset": _NO_DATA,
 }
+_ATTACHES = (
+    *("peft.get_peft_model", "peft.PeftModel", "peft.PeftModel.from_pretrained"),
+    *(f"unsloth.Fast{name}.get_peft_model" for name in ("LanguageModel", "Model", "VisionModel")),
+)
 _ADAPTERS: Mapping[str, frozenset[str]] = {
     "model": _NO_MODEL | {"str"},
     "peft_config": _NO_ADAPTER,
@@ -40,6 +54,8 @@ _ADAPTERS: Mapping[str, frozenset[str]] = {
 _WORDS: Mapping[str, str] = {
     "transformers.TrainerCallback": "is one callback, and must be a list of callbacks",
     OPTIMIZER: "is one optimizer, and must be a pair of an optimizer and a scheduler",
+    "tuple": "is a tuple, such as a pair of a model and a tokenizer",
+    FRAME: "is a DataFrame of pandas, whose rows have no numbers as keys: Dataset.from_pandas makes a data set of it",
     SCHEDULER: "is one scheduler, and must be a pair of an optimizer and a scheduler",
 }
 
@@ -55,7 +71,7 @@ def refuses(callee: str, name: str, kind: str, source: str) -> str:
     """
     last = callee.rpartition(".")[2]
     trains = last.endswith("Trainer") and callee.startswith(("transformers.", "trl."))
-    attaches = callee in ("peft.get_peft_model", "peft.PeftModel", "peft.PeftModel.from_pretrained")
+    attaches = callee in _ATTACHES
     refused = _TRAINER if trains else _ADAPTERS if attaches or last.startswith("prepare_model_for") else {}
     if kind == "method":
         takes = name == "params" and source in ("parameters", "named_parameters") and ".optim." in f".{callee}."
