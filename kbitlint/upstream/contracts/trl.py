@@ -143,6 +143,17 @@ _TRAINER_ROWS = (
 )
 
 _CONFIG_ROWS = (
+    *(
+        Contract(
+            tuple(f"trl.{name}Config" for name in ("SFT", "DPO", "KTO", "Reward", "GRPO", "RLOO")),
+            f"model_init_kwargs.{name} is not None",
+            f"__init__() got an unexpected keyword argument '{name}'",
+            "TypeError",
+            moment="when the trainer loads the model",
+            since="1",
+        )
+        for name in ("load_in_4bit", "load_in_8bit")
+    ),
     Contract(
         _ONLINE,
         "whole(num_generations) and num_generations < 2",
