@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kbitlint.facts.model import ModelFacts
     from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.trace import TraceFacts
 
 
 class AlteredPackedWeight(Rule):
@@ -108,13 +109,21 @@ class AlteredPackedWeight(Rule):
         """Yield one violation for each packed weight that contradicts its record."""
         if not model.quantized:
             raise Unchecked("no layer is quantized")
+        yield from self._conflicts(model, Surface.MODEL)
+
+    def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield the same."""
+        yield from self._conflicts(trace.model, Surface.TRACE)
+
+    def _conflicts(self, model: ModelFacts, surface: Surface) -> Iterator[Violation]:
         for layer in model.quantized:
             if layer.conflict:
                 yield self.violation(
                     f"the packed weight contradicts its record: {layer.conflict}",
                     Location(layer.path),
+                    surface=surface,
                     evidence={"method": layer.packing.method, "bits": layer.packing.bits},
-                    fix=Fix("load the model again, and neither cast nor evaluate it before it trains", Safety.DISPLAY),
+                    fix=Fix("load the model again, and do not cast it before it trains", Safety.DISPLAY),
                 )
             elif layer.blank:
                 yield self.violation(

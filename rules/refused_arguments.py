@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.guards import imports_package
 from kbitlint.facts.histories import received_models
 from kbitlint.rule import Meta, Rule
 from kbitlint.upstream.contracts.conditions import names
@@ -32,7 +33,7 @@ class RefusedArguments(Rule):
     ## What it does
 
     Reports combinations of arguments, and orders of calls, for which PEFT, transformers, TRL, diffusers, Lightning,
-    unsloth, axolotl, LLaMA-Factory or ms-swift raises an exception (an error), or drops an argument (a warning). The
+    unsloth, axolotl, LLaMA-Factory, LitGPT or ms-swift raises an exception (an error), or drops an argument (a warning). The
     message is the library's own. A combination that only some paths reach is a warning, as is a batch that only a
     number of processes which no launch command names can divide.
 
@@ -72,6 +73,7 @@ class RefusedArguments(Rule):
         """Yield one violation for each combination that a call refuses or ignores."""
         received = received_models(source)
         processes = context.world_size or source.processes
+        changes_batch = imports_package(source.text, "unsloth")  # its config makes the batch size a multiple
         for call in source.calls:
             ways: list[tuple[Call, ModelState | None]] = [(one, None) for one in source.variants.get(call.span) or (call,)]
             if any(one.callee == call.callee for one, _ in received.get(call.span.start, ())):
@@ -83,7 +85,7 @@ class RefusedArguments(Rule):
             names_given = [one.name for one in call.arguments] if found else []
             causes = {*meant_keys(source.dialect, names_given).values(), *replaced(call.callee, names_given, source.versions)}
             for row, times in found.items():
-                if causes & set(names(row.when)):
+                if causes & set(names(row.when)) or (changes_batch and "processes" in row.when):
                     continue  # the misspelt or former key is the cause, and another rule's
                 alone = "processes" in row.when and processes is None
                 yield self._report(source, call, row, always=times == len(ways), alone=alone)

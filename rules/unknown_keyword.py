@@ -8,7 +8,7 @@ from kbitlint.facts.guards import chooses_by_version, has_unsloth, is_guarded
 from kbitlint.facts.passed import is_alias, passes
 from kbitlint.facts.values import Call
 from kbitlint.rule import Meta, Rule
-from kbitlint.upstream.signatures.lookup import names_of, refusal
+from kbitlint.upstream.signatures.lookup import load_refusal, names_of, refusal
 from kbitlint.violation import Consequence, Edit, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class UnknownKeyword(Rule):
         chooses: bool | None = None
         for call in (*source.calls, *source.base_calls):
             given = [one for one in call.arguments if passes(source, call, one)]
-            refused = {one: found for one in given if (found := refusal(call.callee, one.name, source.versions)) is not None}
+            refused = {one: found for one in given if (found := _lack(source, call, one.name)) is not None}
             if refused and call.callee.startswith("trl.") and has_unsloth(source.text):
                 continue  # unsloth/trainer.py renames keywords of TRL's trainers, and moves them to the config
             named = call in source.base_calls or source.names_class(call) or is_alias(source, call)
@@ -93,6 +93,10 @@ class UnknownKeyword(Rule):
             },
             fix=_fix(source, call, refused),
         )
+
+
+def _lack(source: SourceFacts, call: Call, name: str) -> Keyword | None:
+    return refusal(call.callee, name, source.versions) or load_refusal(call, name, source.versions)
 
 
 def _fix(source: SourceFacts, call: Call, refused: dict[Argument, Keyword]) -> Fix:

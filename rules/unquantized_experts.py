@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint import lazy_patterns as re
 from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Option, Rule, Unchecked
 from kbitlint.upstream import families

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-import re
 from typing import TYPE_CHECKING
+
+from kbitlint import lazy_patterns as re
 
 if TYPE_CHECKING:
     from collections.abc import Collection

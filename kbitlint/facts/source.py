@@ -109,7 +109,7 @@ class LaunchSign:
     within: tuple[int, int] | None = None
     """The first and last line of the function or class around the name; None at the top level."""
     launcher: bool = False
-    """Whether it is a command beside the file that starts several processes of it."""
+    """Whether it starts several processes: a command beside the file, or a strategy in it."""
 
     def concerns(self, line: int) -> bool:
         """Return whether the code on a line runs together with the name."""

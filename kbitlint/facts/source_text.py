@@ -5,9 +5,9 @@ An edit replaces a span of the text, so the text around it stays unchanged. ``kb
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
+from kbitlint import lazy_patterns as re
 from kbitlint.facts.literals import Literal, literal, written
 from kbitlint.facts.local_imports import imported_around
 from kbitlint.facts.span_edits import blanks_before, bounds

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import re
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
+from kbitlint import lazy_patterns as re
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.runtime import content
 from kbitlint.runtime.observations import remembered
@@ -46,6 +46,10 @@ class Launch:
     """Whether dots stand for further options."""
     processes: int | None = None
     """The number of processes; None if the command does not tell."""
+    counts: bool = False
+    """Whether the launcher tells an Accelerator how many batches to accumulate."""
+    named: frozenset[str] = field(default=frozenset(), compare=False)
+    """The options that one of the commands gives at least."""
 
 
 def launch_of(script: Path, notes: str = "") -> Launch | None:
@@ -65,7 +69,9 @@ def launch_of(script: Path, notes: str = "") -> Launch | None:
     zero = first.zero if all(one.zero == first.zero for one in others) else None
     processes = first.processes if all(one.processes == first.processes for one in others) else None
     sharded, flattened = all(one.fsdp for one in found), all(one.flattens for one in found)
-    return Launch(flags, ranks, sharded, flattened, zero, processes=processes)
+    counts = any(one.counts for one in found)
+    cut, named = any(one.cut for one in found), frozenset(name for one in found for name in one.flags)
+    return Launch(flags, ranks, sharded, flattened, zero, cut, processes, counts, named)
 
 
 def _agreed(found: list[Launch]) -> dict[str, Object]:
@@ -128,7 +134,8 @@ def _read(place: Path, words: tuple[str, ...], script: str) -> Launch | None:
     several, fsdp, zero = _ranks(launcher, own, place.parent)
     cut = any(word in _DOTS for word in words[at + 1 :])
     processes = _processes(launcher, own, place.parent)
-    return Launch(flags, f"{launcher} in {place.name}" if several else "", fsdp > 0, fsdp == 1, zero, cut, processes)
+    ranks, counts = f"{launcher} in {place.name}" if several else "", "gradient_accumulation_steps" in own
+    return Launch(flags, ranks, fsdp > 0, fsdp == 1, zero, cut, processes, counts)
 
 
 def _launcher(words: Iterable[str]) -> str:

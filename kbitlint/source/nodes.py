@@ -36,7 +36,7 @@ def children(node: ast.AST) -> tuple[ast.AST, ...]:
 
 def _read(node: ast.AST) -> tuple[ast.AST, ...]:
     found: list[ast.AST] = []
-    for name in _fields(type(node)):
+    for name in _fields(type(node)):  # type: ignore[arg-type]  # a class can be hashed
         value = getattr(node, name, None)
         if type(value) is list:
             found += [item for item in value if isinstance(item, ast.AST)]
@@ -68,6 +68,16 @@ def full_name(written: str, imports: Mapping[str, str]) -> str:
     """
     first, _, rest = written.partition(".")
     return imports.get(first, first) + ("." + rest if rest else "")
+
+
+def library_name(name: str) -> str:
+    """Return the full name of a class with its library alone.
+
+    >>> library_name("trl.experimental.orpo.ORPOTrainer"), library_name("transformers.Trainer")
+    ('trl.ORPOTrainer', 'transformers.Trainer')
+    """
+    library, _, rest = name.partition(".")
+    return f"{library}.{rest.rpartition('.')[2]}" if rest else name
 
 
 def is_trainer(name: str) -> bool:

@@ -35,27 +35,6 @@ def test_weights_as_they_are_packed_are_not_flagged():
     assert found(tiny.load("gpt2 (Conv1D)")) == found(tiny.load("gpt2 (Conv1D)", kind="int8")) == {}
 
 
-def gradients(model):
-    assert tiny.step(model).trains
-    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-
-
-def test_weights_that_an_evaluation_has_repacked_pass_on_no_gradient():
-    """bitsandbytes repacks on CPUs with AVX512-BF16 only."""
-    torch.manual_seed(0)
-    expected = gradients(tiny.with_lora(stored()))
-    torch.manual_seed(0)
-    model = tiny.with_lora(stored()).eval()
-    with torch.no_grad():
-        model(torch.arange(1, 9)[None])
-    layers = [module for module in model.modules() if type(module).__name__ == "Linear4bit"]
-    repacked = [bool(getattr(layer.weight.quant_state, "packing_format_for_cpu", False)) for layer in layers]
-    message = "bitsandbytes repacked it for the CPU's inference kernel, through which no gradient flows"
-
-    assert found(model) == ({f"{path}.base_layer": message for path in plants.QUANTIZED} if any(repacked) else {})
-    assert all(map(torch.allclose, gradients(model), expected)) != any(repacked)
-
-
 @pytest.mark.parametrize("cast", ["float16", "float32"])
 def test_a_cast_of_bytes_that_pose_as_numbers_destroys_every_weight(cast):
     model = tiny.with_lora(stored())

@@ -101,3 +101,11 @@ def test_a_map_from_elsewhere_is_shown_only(tmp_path):
 )
 def test_a_script_that_asks_for_ranks_has_several(guard):
     assert [severity for severity, _, _ in findings("KB720", guard + AUTO + TRAINED)] == ["warning"]
+
+
+def test_a_strategy_of_lightning_starts_several_ranks():
+    trained = "import lightning\nlightning.Trainer(devices={}, strategy='{}').fit(model)\n"
+
+    assert [severity for severity, _, _ in findings("KB720", AUTO + trained.format(4, "ddp"))] == ["warning"]
+    assert findings("KB720", AUTO + trained.format(1, "ddp")) == []
+    assert findings("KB720", AUTO + trained.format(4, "auto")) == []

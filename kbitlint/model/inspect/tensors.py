@@ -148,15 +148,16 @@ def _look_at_packing(module: nn.Module, path: str, walk: Walk, *, base: bool) ->
     """Return how the module's weight is packed, and record it. None is an ordinary weight."""
     packing = quantized.packing_of(module)
     if packing is not None:
-        lost, conflict, repacks, blank = "", "", False, False
+        lost, conflict, repacked, repacks, blank = "", "", False, False, False
         weight = module._parameters.get("weight")  # noqa: SLF001  # see _modules
         if quantized.has_data(attribute(module, "weight") if weight is None else weight):
             lost = quantized.lost_state(module, packing)
             conflict = packed_state.conflict(module, packing)
+            repacked = packed_state.is_repacked(module, packing)
             repacks = packed_state.repacks_in_eval_mode(module, packing)
             blank = is_blank(module, packing)
         conflict = conflict or packed_state.shared_scales(module, packing, path, walk.first)
-        walk.quantized.append(QuantizedFacts(path, packing, lost, conflict, repacks, blank))
+        walk.quantized.append(QuantizedFacts(path, packing, lost, conflict, repacked, repacks, blank))
         return packing
     if quantized.packed_class(type(module)):
         walk.hollow.extend(layers_quantized.hollow(module, path))

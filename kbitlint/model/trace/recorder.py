@@ -52,6 +52,8 @@ class StepRecorder:
     """The live storages that are counted already, by address."""
     replaced: set[str] = field(default_factory=set)
     """Places of the layers that ran although quantization has replaced them."""
+    cutting: dict[str, None] = field(default_factory=dict)
+    """Paths of the layers that got an input with a gradient, and whose kernel has none; in their order."""
     strays: dict[str, Tensor] = field(default_factory=dict)
     """Leaf tensors that require grad and that no module registers, by path."""
     buffers: Buffers = field(default_factory=dict)
@@ -93,6 +95,8 @@ def prepared(twin: nn.Module, device: str, facts: ModelFacts, starts: frozenset[
         elif starts is None or path in starts:
             step.ledger.zeros.add_start(tensor, path)
     _mark_blank(step, facts)
+    for path in [layer.path for layer in facts.quantized if layer.repacked]:
+        _watch_cut(step.modules.get(path), path, step)
     for facts_of_layer, layer in replaced_layers(twin):
         layer.register_forward_pre_hook(lambda _, __, place=facts_of_layer.place: step.replaced.add(place))
     for _, module in found:
@@ -180,6 +184,17 @@ def _watch(module: nn.Module, path: str, step: StepRecorder, *, is_layer: bool) 
 
     module.register_forward_pre_hook(enter, prepend=True)
     module.register_forward_hook(leave, with_kwargs=True, always_call=True)
+
+
+def _watch_cut(module: nn.Module | None, path: str, step: StepRecorder) -> None:
+    """Record whether an input of a layer requires grad. In a reentrant checkpoint it does so in the backward pass."""
+
+    def enter(_: nn.Module, args: tuple[Any, ...]) -> None:
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in _floating(args)):
+            step.cutting[path] = None
+
+    if module is not None:
+        module.register_forward_pre_hook(enter)
 
 
 def _floating(value: Any) -> Iterator[Tensor]:

@@ -53,8 +53,7 @@ class BuiltinCalls(Interpreter):
             case "fire.Fire" | "typer.run", Function():
                 return self.run(first, Record(span=span))
             case _:
-                made = self._path(name, arguments, span) if name in _PATHS else None
-                return self.container(name, arguments, span) if made is None else made
+                return self._path(name, arguments, span) if name in _PATHS else self.container(name, arguments, span)
 
     def _path(self, name: str, arguments: Record, span: Span) -> Object | None:
         """Return the path that a function of ``os.path`` makes, or the names of the file; None if the path is not known."""

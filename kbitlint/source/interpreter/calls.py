@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
 
 from kbitlint.facts.source import Action
 from kbitlint.facts.values import UNKNOWN, Call, Symbol
 from kbitlint.source.interpreter.base import Interpreter
-from kbitlint.source.interpreter.names import parameters_of
+from kbitlint.source.interpreter.names import CONTAINERS, parameters_of
 from kbitlint.source.interpreter.objects import (
     Class,
     Constant,
@@ -30,11 +29,6 @@ from kbitlint.source.interpreter.objects import (
 from kbitlint.source.interpreter.predicates import text_method, text_value
 from kbitlint.upstream.calls import METHODS
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from kbitlint.facts.values import Span
-
 #: methods of texts that are followed
 _TEXTS = ("startswith", "endswith", "lower")
 #: builtins that read an iterator to its end
@@ -50,16 +44,18 @@ class Calls(Interpreter):
     def arguments(self, node: ast.Call, callee: str, parameters: tuple[str, ...] = ()) -> Record:
         """Return the arguments of a call by name; a positional argument without a known parameter has its number as name."""
         made = Record(callee, span=self.text.span(node))
-        preset = self.preset.pop(id(node), None)
-        if preset is not None:
-            made.complete = preset.complete
-            made.items = {parameters[int(key)] if key.isdigit() and int(key) < len(parameters) else key: given
-                          for key, given in preset.items.items()}  # fmt: skip
-        before_them = sum(key.isdigit() for key in preset.items) if preset is not None else 0
+        before_them = self._add_preset(made, node, parameters) if self.preset else 0
         looks = "clip_grad" in callee  # clip_grad_norm_ and clip_grad_value_ read gradients only
         before = self.optimizer_claims() if looks else {}
-        for number, (value, span) in enumerate(self._placed(node, made), before_them):
-            made.items[parameters[number] if number < len(parameters) else str(number)] = Entry(value, span, span)
+        for number, argument in enumerate(node.args, before_them):
+            if isinstance(argument, ast.Starred):
+                self._spread(node.args[number - before_them :], number, made, parameters)
+                break
+            span = self.text.span(argument)
+            made.items[parameters[number] if number < len(parameters) else str(number)] = Entry(
+                self.value(argument), span, span
+            )
+            made.tail = span.end
         for keyword in node.keywords:
             value, span = self.value(keyword.value), self.text.span(keyword.value)
             whole = self.text.span(keyword)
@@ -73,19 +69,29 @@ class Calls(Interpreter):
                 net.handed = before.get(net.number, frozenset())
         return made
 
-    def _placed(self, node: ast.Call, made: Record) -> Iterator[tuple[Object, Span]]:
-        """Yield the positional arguments of a call, each with its place, as far as they are known."""
-        for argument in node.args:
+    def _add_preset(self, made: Record, node: ast.Call, parameters: tuple[str, ...]) -> int:
+        """Add what a ``functools.partial`` gives to the arguments of a call; return how many of them have a place."""
+        preset = self.preset.pop(id(node), None)
+        if preset is None:
+            return 0
+        made.complete = preset.complete
+        for key, given in preset.items.items():
+            made.items[parameters[int(key)] if key.isdigit() and int(key) < len(parameters) else key] = given
+        return sum(key.isdigit() for key in preset.items)
+
+    def _spread(self, written: list[ast.expr], number: int, made: Record, parameters: tuple[str, ...]) -> None:
+        """Add positional arguments, ``*given`` among them, as far as they are known."""
+        for argument in written:
             span = self.text.span(argument)
+            value = self.value(argument.value if isinstance(argument, ast.Starred) else argument)
             made.tail = span.end
-            if not isinstance(argument, ast.Starred):
-                yield self.value(argument), span
-                continue
-            listed = self.value(argument.value)
-            if not isinstance(listed, Sequence) or UNKNOWN in listed.values:
+            if isinstance(argument, ast.Starred) and (not isinstance(value, Sequence) or UNKNOWN in value.values):
                 made.complete = False
                 return
-            yield from ((one, span) for one in listed.values)
+            spread = value.values if isinstance(argument, ast.Starred) and isinstance(value, Sequence) else [value]
+            for one in spread:
+                made.items[parameters[number] if number < len(parameters) else str(number)] = Entry(one, span, span)
+                number += 1
 
     def _call(self, node: ast.Call) -> Object:
         if isinstance(node.func, ast.Attribute):
@@ -110,7 +116,8 @@ class Calls(Interpreter):
         if isinstance(node.func, ast.Name) and node.func.id in _CONSUMES:
             self._consume(node)
         arguments = self.arguments(node, "")
-        made = self.container(node.func.id, arguments, arguments.span) if isinstance(node.func, ast.Name) else None
+        named = isinstance(node.func, ast.Name) and node.func.id in CONTAINERS
+        made = self.container(node.func.id, arguments, arguments.span) if named and isinstance(node.func, ast.Name) else None
         self._escape(arguments, "")
         return UNKNOWN if made is None else made
 

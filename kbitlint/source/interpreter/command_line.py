@@ -6,6 +6,7 @@ A command line may change the values of argparse, and of dataclasses that HfArgu
 from __future__ import annotations
 
 import ast
+import dataclasses
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.values import TEXT, UNKNOWN, Span, Symbol
@@ -109,11 +110,11 @@ class CommandLine(Interpreter):
             if default is not None and typed not in ("", "str") and known_text(default.value) is not None:
                 default = None  # argparse converts the text
             if dest:
-                given = Entry(default.value if default is not None and not switch else UNKNOWN, arguments.span, arguments.span)
+                value = default.value if default is not None and not switch else UNKNOWN
                 if arguments.get("required") == Constant(value=True) and not {"type", "action", "nargs"} & set(arguments.items):
-                    given.value = TEXT
-                given.value = self._launched(node, dest, _optional(given.value, dest))
-                owner.items[f"--{dest}"] = given
+                    value = TEXT
+                value = self._launched(node, dest, _optional(value, dest))
+                owner.items[f"--{dest}"] = Entry(value, arguments.span, arguments.span)
                 if switch or arguments.get("type") == Symbol("bool"):
                     owner.switches |= {dest}
             return UNKNOWN
@@ -167,10 +168,10 @@ class CommandLine(Interpreter):
         made.switches = inherited | frozenset(_switches(cls))
         if base in TRAINING_ARGUMENTS:
             made.items |= self._inherited_by_launch(owner, inherited)
-        for name, value in self.fields(cls):
-            value.value = self._set_by_launch(name, _optional(value.value, name))
-            if value.value is not UNKNOWN and not isinstance(value.value, Sequence):
-                made.items[name] = value
+        for name, given in self.fields(cls):
+            value = self._set_by_launch(name, _optional(given.value, name))
+            if value is not UNKNOWN and not isinstance(value, Sequence):
+                made.items[name] = dataclasses.replace(given, value=value)
             else:
                 made.items.pop(name, None)  # a default that is not known hides an inherited one
         return made

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.values import UNKNOWN, Span, Style
 from kbitlint.source.interpreter.base import Interpreter
-from kbitlint.source.interpreter.names import known_text
+from kbitlint.source.interpreter.names import CONTAINERS, COPIES, DICTS, LISTS, known_text
 from kbitlint.source.interpreter.objects import Constant, Entry, Object, Record, Sequence
 from kbitlint.source.interpreter.predicates import truth_value
 
@@ -22,19 +22,8 @@ _MOST = 160
 _LONGEST_TEXT = 4096
 _DEEPEST = 6
 _PAIR = 2
-#: functions that make a dict of another one, of keywords, or of both
-_DICTS = frozenset(
-    (
-        *("dict", "collections.OrderedDict", "types.MappingProxyType"),
-        *("easydict.EasyDict", "box.Box", "munch.Munch", "munch.munchify", "addict.Dict", "ml_collections.ConfigDict"),
-        *("omegaconf.OmegaConf.create", "omegaconf.OmegaConf.to_container", "omegaconf.DictConfig"),
-    )
-)
-#: functions that make a list of what they go through
-_LISTS = frozenset(("list", "tuple", "set", "frozenset"))
-_COPIES = frozenset(("copy.copy", "copy.deepcopy"))
 #: methods of dataclasses, named tuples and models of pydantic that return their fields
-_AS_DICTS = frozenset(("_asdict", "model_dump", "to_container"))
+_ASDICTS = frozenset(("_asdict", "model_dump", "to_container"))
 _CONVERSIONS: Mapping[str, Callable[[str | float], bool | int | float | str]] = {"str": str, "int": int, "float": float}
 
 
@@ -43,20 +32,22 @@ class Containers(Interpreter):
 
     def container(self, name: str, arguments: Record, span: Span) -> Object | None:
         """Return the container that a function of Python, or of a library of containers, makes; None if it makes none."""
+        if name not in CONTAINERS:
+            return None
         span = Span(span.start, span.start, span.line)  # an edit of what it makes has no place in the text
         values = [given.value for key, given in arguments.items.items() if key.isdigit()]
         first = values[0] if values else UNKNOWN
         self.effort.spend(len(arguments.items) // _CHEAP)
-        if name in _LISTS:
+        if name in LISTS:
             listed = self._gone(first) if values else []
             return Sequence(listed, span) if listed is not None and len(arguments.items) <= 1 else None
-        if name in _COPIES:
+        if name in COPIES:
             return self.copied(first, deep=name == "copy.deepcopy") if isinstance(first, (Record, Sequence)) else None
-        if name in _DICTS:
+        if name in DICTS:
             return self._made_dict(values, arguments, span)
-        if name in _CONVERSIONS:
-            return _converted(name, first) if isinstance(first, Constant) and len(arguments.items) == 1 else None
-        return self._made_of(name, values, arguments, span)
+        if name not in _CONVERSIONS:
+            return self._made_of(name, values, arguments, span)
+        return _converted(name, first) if isinstance(first, Constant) and len(arguments.items) == 1 else None
 
     def _made_of(self, name: str, values: list[Object], arguments: Record, span: Span) -> Object | None:
         """Return what a function makes of several containers: ``zip``, ``fromkeys``, ``ChainMap``, ``defaultdict``."""
@@ -279,7 +270,7 @@ class Containers(Interpreter):
     def fields_of(self, name: str, owner: Record) -> Object | None:
         """Return what a method returns that gives the fields of an instance; None for every other method."""
         base = owner.of.base.rpartition(".")[2] if owner.of is not None else ""
-        named = name in _AS_DICTS or (name == "dict" and base == "BaseModel")
+        named = name in _ASDICTS or (name == "dict" and base == "BaseModel")
         return self.as_dict(owner) if named and owner.of is not None else None
 
 

@@ -85,7 +85,7 @@ class LibraryCalls(Interpreter):
             default = isinstance(given.value, Constant) and bool(given.value.flag) and isinstance(given.value.value, bool)
             if given.value is UNKNOWN or default:
                 one = isinstance(other, Constant) and other.value is True and not other.flag
-                given.value = Constant(not one and self.decide(keyword.value))
+                made.items[keyword.arg] = dataclasses.replace(given, value=Constant(not one and self.decide(keyword.value)))
 
     def _plain(self, name: str, last: str, arguments: Record, span: Span) -> Object:
         made = self.builtin(name, arguments, span)

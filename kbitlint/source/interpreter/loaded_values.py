@@ -29,7 +29,7 @@ _MOST = 100_000
 
 def path_of(value: Object) -> str | None:
     """Return the path that a text or a ``Path`` is, relative to the folder of the script; None if it is not known."""
-    if isinstance(value, Record) and value.callee in (PATH, "open"):
+    while isinstance(value, Record) and value.callee in (PATH, "open"):
         value = value.get("0")
     return value.value if isinstance(value, Constant) and isinstance(value.value, str) else None
 

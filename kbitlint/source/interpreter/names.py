@@ -36,6 +36,27 @@ BUILTINS = frozenset(
     }
 )
 
+#: functions that make a dict of another one, of keywords, or of both
+DICTS = frozenset(
+    (
+        *("dict", "collections.OrderedDict", "types.MappingProxyType"),
+        *("easydict.EasyDict", "box.Box", "munch.Munch", "munch.munchify", "addict.Dict", "ml_collections.ConfigDict"),
+        *("omegaconf.OmegaConf.create", "omegaconf.OmegaConf.to_container", "omegaconf.DictConfig"),
+    )
+)
+#: functions that make a list of what they go through
+LISTS = frozenset(("list", "tuple", "set", "frozenset"))
+COPIES = frozenset(("copy.copy", "copy.deepcopy"))
+#: functions whose values are followed: those above, conversions, and those of several containers
+CONTAINERS = (
+    DICTS
+    | LISTS
+    | COPIES
+    | {
+        *("str", "int", "float", "zip", "dict.fromkeys", "collections.defaultdict", "collections.ChainMap"),
+    }
+)
+
 
 @functools.lru_cache(maxsize=4_096)
 def canonical(full: str) -> str:

@@ -9,7 +9,7 @@ import ast
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.facts.values import UNKNOWN, Argument, Call, Span, Style, Symbol, Unknown, Value
+from kbitlint.facts.values import FUNCTION, UNKNOWN, Argument, Call, Span, Style, Symbol, Unknown, Value
 from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kbitlint.source.interpreter.imported_files import ImportedFile
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A value with a name, and its place in the script."""
 
@@ -279,17 +279,15 @@ _CHEAP = 4  # values that take as long to copy or read as one step
 
 
 def frozen(value: Object, effort: Effort, depth: int = 0) -> Value:
-    """Return a value as facts.
-
-    Models, functions and values nested deeper than ``_DEEPEST`` become UNKNOWN.
+    """Return a value as facts. Models and values nested deeper than ``_DEEPEST`` become UNKNOWN.
 
     Raises:
         TooLong: The value takes more steps than ``effort`` has left.
     """
     if isinstance(value, Constant):
         return value.value
-    if isinstance(value, Symbol):
-        return value
+    if isinstance(value, (Symbol, Function)):
+        return value if isinstance(value, Symbol) else FUNCTION
     if depth < _DEEPEST:
         if isinstance(value, Record):
             return value.frozen(effort, depth)

@@ -244,9 +244,10 @@ def _called(node: ast.Call) -> str:
 
 def _filled(node: ast.Call, *, looped: bool = False) -> str:
     """Return the name of the dict or list that a call of its method changes; empty if it changes none."""
-    if not isinstance(node.func, ast.Attribute) or node.func.attr not in (_FILLS if looped else _FILLS | _GROWS):
+    func = node.func
+    if not isinstance(func, ast.Attribute) or (func.attr not in _FILLS and (looped or func.attr not in _GROWS)):
         return ""
-    return next(iter(_roots(node.func.value)), "")
+    return next(iter(_roots(func.value)), "")
 
 
 def _given(node: ast.Call) -> list[ast.expr]:
