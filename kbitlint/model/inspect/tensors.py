@@ -195,8 +195,8 @@ def _parameter_facts(  # noqa: PLR0913  # each is one fact
 
 def _prompt_of(path: str) -> str:
     """Return the adapter that a parameter of a learned prompt belongs to: PEFT stores them as prompt_encoder.<name>."""
-    first, *rest = path.split(".")
-    return rest[0] if first == "prompt_encoder" and len(rest) > 1 else ""
+    first, _, rest = path.partition(".")
+    return rest.partition(".")[0] if first == "prompt_encoder" and "." in rest else ""
 
 
 def _least(parameter: Tensor) -> float:
