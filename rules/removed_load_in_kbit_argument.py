@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint import lazy_patterns as re
 from kbitlint.facts.config_moves import into_given_config, into_new_config
+from kbitlint.facts.passed import is_certain
 from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule
 from kbitlint.upstream.quantization import QUANTIZATION_ARGUMENTS
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from kbitlint.facts.source import SourceFacts
     from kbitlint.facts.values import Argument, Call
 
-
-#: the code may choose a branch by version, and pass the argument to an older one only
+#: the code may choose a branch by version
 _VERSION = re.compile(r"version|\bsignature\(", re.IGNORECASE)
 _STORY = re.compile(r"(\"\"\"|''').*?\1|#[^\n]*", re.DOTALL)
 FLAGS = ("load_in_4bit", "load_in_8bit")
@@ -75,9 +75,9 @@ class RemovedLoadInKbitArgument(Rule):
         for call, steps in source.steps_at(Action.LOAD) if five else ():
             for name in FLAGS:
                 given = [argument for step in steps if (argument := step.call.argument(name)) is not None]
-                always = len(given) == len(steps)
+                always = len(given) == len(steps) and is_certain(source, call, given[0])
                 known = call.callee.startswith(("transformers.", "peft."))
-                if given and known and (always or not _asks_for_version(source)):
+                if given and known and (always or not _VERSION.search(_STORY.sub("", source.text))):
                     yield self.violation(
                         f"from_pretrained takes no {name} any more: a TypeError" + ("" if always else " where it is passed"),
                         source.at_line(given[0].whole.line, name),
@@ -123,10 +123,6 @@ class RemovedLoadInKbitArgument(Rule):
                     evidence={"transformers": source.versions.get("transformers"), "arguments": [one.name for one in given]},
                     fix=Fix(title, Safety.UNSAFE, edits) if edits else Fix(title, Safety.DISPLAY),
                 )
-
-
-def _asks_for_version(source: SourceFacts) -> bool:
-    return _VERSION.search(_STORY.sub("", source.text)) is not None
 
 
 def _fix(source: SourceFacts, call: Call, argument: Argument) -> Fix:

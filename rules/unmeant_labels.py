@@ -21,11 +21,12 @@ class UnmeantLabels(Rule):
     ## What it does
 
     Reports labels that a script shifts before the model shifts them again, and labels that are a copy of tokens padded to a
-    fixed length, where nothing sets the padding to -100.
+    fixed length, where nothing sets the padding to -100. Also reports a prompt that is masked by the number of its characters,
+    and a prompt mask that falls on padding, where the tokens are padded on the left.
 
     ## Why is this bad?
 
-    The loss falls in both cases. With shifted labels the model learns to skip every second token. With padding among the
+    The loss falls all the same. With shifted labels the model learns to skip every second token. With padding among the
     labels most of the loss is about padding.
 
     ## Example
@@ -58,7 +59,7 @@ class UnmeantLabels(Rule):
         """Yield one violation for each function that makes such labels."""
         for use in source.data_uses:
             row = CONTRACTS[use.kind]
-            if row.learns and row.holds_for(source.versions):
+            if row.learns and not row.code and row.holds_for(source.versions):
                 yield self.violation(
                     row.message,
                     source.at_line(use.line, "labels"),

@@ -62,6 +62,11 @@ def imports_package(text: str, package: str) -> bool:
     return package in text and any(f"{line.strip()}\n".startswith(starts) for line in text.split("\n"))
 
 
+def has_unsloth(text: str) -> bool:
+    """Return whether unsloth takes part in a file: it changes the constructors of TRL for the whole process."""
+    return imports_package(text, "unsloth") or "FastLanguageModel" in text
+
+
 def is_read(text: str, name: str) -> bool:
     """Return whether the code of a file reads a name, or all local names at once."""
     read = set(_READ.findall(PROSE.sub("", text)))

@@ -25,8 +25,8 @@ class TextLines:
     text: str
 
     def replace(self, span: Span, code: str) -> tuple[Edit, ...]:
-        """Return the edits that replace a span of the text with code."""
-        return (self._edit(span.start, span.end, code),)
+        """Return the edits that replace a span of the text with code; none for an empty span, whose value is in a file."""
+        return (self._edit(span.start, span.end, code),) if span.end > span.start else ()
 
     def code_of(self, span: Span) -> str:
         """Return the text of a span."""

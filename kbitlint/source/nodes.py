@@ -70,6 +70,16 @@ def full_name(written: str, imports: Mapping[str, str]) -> str:
     return imports.get(first, first) + ("." + rest if rest else "")
 
 
+def library_name(name: str) -> str:
+    """Return the full name of a class with its library alone.
+
+    >>> library_name("trl.experimental.orpo.ORPOTrainer"), library_name("transformers.Trainer")
+    ('trl.ORPOTrainer', 'transformers.Trainer')
+    """
+    library, _, rest = name.partition(".")
+    return f"{library}.{rest.rpartition('.')[2]}" if rest else name
+
+
 def is_trainer(name: str) -> bool:
     """Return whether a full name is that of a Trainer of transformers or TRL."""
     return name.startswith(("transformers.", "trl.")) and name.endswith("Trainer")

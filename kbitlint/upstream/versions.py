@@ -26,6 +26,7 @@ NEWEST = {
     "trl": "1.16.0",
     "torch": "2.13.0",
     "accelerate": "1.15.0",
+    "datasets": "5.2.0",
     "deepspeed": "0.19.8",
 }
 
@@ -45,7 +46,7 @@ def installed() -> Mapping[str, str]:
 
 #: a requirement, as pip, conda (``trl=0.8``) and Poetry (``trl = "^0.8"``) write it
 _REQUIREMENT = re.compile(
-    r"(?<![\w-])(transformers|peft|trl|deepspeed|accelerate)"
+    r"(?<![\w-])(transformers|peft|trl|deepspeed|accelerate|datasets)"
     r"(?:[ \t]?\[[\w,-]{0,80}\])?(?:[ \t]?\(|[ \t]?=[ \t]?[\"'](?=[\^~<>=]))?"
     r"((?:[ \t]{0,2}(?:==|~=|<=|>=|!=|[<>^~]|=(?=\d))[ \t]{0,2}\d[\w.]{0,40}(?:\.\*)?(?:[ \t]{0,2},)?)+)"
 )

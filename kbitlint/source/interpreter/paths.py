@@ -13,9 +13,12 @@ from kbitlint.facts.values import UNKNOWN, Argument, Call, Span
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.limits import current
 from kbitlint.source.interpreter.assignments import Assignments
+from kbitlint.source.interpreter.builtin_calls import BuiltinCalls
 from kbitlint.source.interpreter.calls import Calls
+from kbitlint.source.interpreter.cast_parts import CastParts
 from kbitlint.source.interpreter.command_line import CommandLine
 from kbitlint.source.interpreter.conditions import Conditions
+from kbitlint.source.interpreter.containers import Containers
 from kbitlint.source.interpreter.effort import Effort, TooLong
 from kbitlint.source.interpreter.expressions import Expressions
 from kbitlint.source.interpreter.functions import Functions
@@ -61,8 +64,11 @@ class ScriptInterpreter(
     CommandLine,
     Calls,
     LibraryCalls,
+    BuiltinCalls,
+    Containers,
     ModelCalls,
     NamedParts,
+    CastParts,
     Gradients,
     Tensors,
     Trainers,

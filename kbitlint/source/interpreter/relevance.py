@@ -62,6 +62,10 @@ def worth_following(content: bytes) -> bool:
     return any(mark in content for mark in MARKS)
 
 
+#: Methods that fill a dict, and those that fill a list. What a list holds after a loop is not known.
+_FILLS = frozenset({"update", "setdefault"})
+_GROWS = frozenset({"append", "extend", "insert"})
+_LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 #: Syntax nodes that can matter themselves. Other nodes matter only through their parts.
 _WEIGHED = (ast.Call, ast.Return, ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Import, ast.ImportFrom)
@@ -82,13 +86,14 @@ class _Names:
         self._names: set[str] = set()
         """The names inside calls of seeds."""
 
-    def add(self, node: ast.AST, function: int, *, inside: bool) -> None:
+    def add(self, node: ast.AST, function: int, *, inside: bool, looped: bool) -> None:
         """Add a node of the file.
 
         Args:
             node: The node.
             function: The id of the function or class around it.
             inside: Whether it is part of a seed's call.
+            looped: Whether a loop is around it.
         """
         if isinstance(node, ast.Name):
             if inside:
@@ -97,6 +102,8 @@ class _Names:
             self._functions[node.name] = id(node)
             self._callers.setdefault(id(node), []).append(function)
         elif isinstance(node, ast.Call):
+            if filled := _filled(node, looped=looped):
+                self._flows.setdefault(filled, []).append([name for given in _given(node) for name in _loads(given)])
             if _called(node) in SEEDS:
                 self._relevant.append(function)
             else:
@@ -143,19 +150,20 @@ class Relevance:
     def __init__(self, module: ast.Module) -> None:
         names = _Names()
         parents: dict[int, int] = {}
-        weighed: list[tuple[ast.AST, int]] = []
-        todo: deque[tuple[ast.AST, int, int, bool]] = deque([(module, 0, 0, False)])
+        weighed: list[tuple[ast.AST, int, bool]] = []
+        todo: deque[tuple[ast.AST, int, int, bool, bool]] = deque([(module, 0, 0, False, False)])
         while todo:
-            node, statement, function, inside = todo.popleft()
+            node, statement, function, inside, looped = todo.popleft()
             inside = inside or (isinstance(node, ast.Call) and _called(node) in SEEDS)
-            names.add(node, function, inside=inside)
+            names.add(node, function, inside=inside, looped=looped)
             if isinstance(node, ast.stmt):
                 parents[id(node)] = statement
                 statement = id(node)
                 function = statement if isinstance(node, _DEFINITIONS) else function
             if isinstance(node, _WEIGHED):
-                weighed.append((node, statement))
-            todo += [(child, statement, function, inside) for child in children(node)]
+                weighed.append((node, statement, looped))
+            looped = looped or isinstance(node, _LOOPS)
+            todo += [(child, statement, function, inside, looped) for child in children(node)]
         self._names = names.close()
         self._calling = names.calling()
         self._mattering: set[int] = set()
@@ -164,12 +172,14 @@ class Relevance:
         """The ids of the statements that contain a relevant call."""
         self._mark(weighed, parents)
 
-    def _mark(self, weighed: Iterable[tuple[ast.AST, int]], parents: Mapping[int, int]) -> None:
-        for node, statement in weighed:
+    def _mark(self, weighed: Iterable[tuple[ast.AST, int, bool]], parents: Mapping[int, int]) -> None:
+        for node, statement, looped in weighed:
             if self._node_matters(node):
                 _climb(statement, parents, self._mattering)
                 if isinstance(node, ast.Call):
                     _climb(statement, parents, self._with_calls)
+            elif isinstance(node, ast.Call) and _filled(node, looped=looped) in self._names:
+                _climb(statement, parents, self._mattering)
 
     def matters(self, statements: list[ast.stmt]) -> bool:
         """Return whether a model's state can depend on following these statements."""
@@ -230,6 +240,18 @@ def _called(node: ast.Call) -> str:
     if isinstance(node.func, ast.Attribute):
         return node.func.attr
     return node.func.id if isinstance(node.func, ast.Name) else ""
+
+
+def _filled(node: ast.Call, *, looped: bool = False) -> str:
+    """Return the name of the dict or list that a call of its method changes; empty if it changes none."""
+    func = node.func
+    if not isinstance(func, ast.Attribute) or (func.attr not in _FILLS and (looped or func.attr not in _GROWS)):
+        return ""
+    return next(iter(_roots(func.value)), "")
+
+
+def _given(node: ast.Call) -> list[ast.expr]:
+    return [*node.args, *(keyword.value for keyword in node.keywords)]
 
 
 def _loads(node: ast.AST) -> set[str]:

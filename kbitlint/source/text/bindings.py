@@ -36,6 +36,8 @@ class Bindings:
     def __init__(self, module: ast.Module) -> None:
         self._around: dict[int, Names] = {}
         self.calls: list[ast.Call] = []
+        self.subscripts: list[ast.Subscript] = []
+        """Each item that the file reads by a constant key."""
         self.functions: list[Def] = []
         self.imports: dict[str, str] = {}
         """Full name of each imported name."""
@@ -54,6 +56,8 @@ class Bindings:
             if isinstance(one, ast.Call):
                 self.calls.append(one)
                 self.uncertain |= {id(one)} if inside else set()
+            if isinstance(one, ast.Subscript) and isinstance(one.ctx, ast.Load) and isinstance(one.slice, ast.Constant):
+                self.subscripts.append(one)
             if isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)):
                 if not isinstance(one, ast.ClassDef):
                     self.functions.append(one)
@@ -84,9 +88,12 @@ class Bindings:
         elif isinstance(target, ast.Attribute) and target.attr == "chat_template":
             self.templates.append(node.value)
         elif isinstance(target, (ast.Tuple, ast.List)):
-            for item in walk(target):
+            plain = all(isinstance(item, ast.Name) for item in target.elts)
+            for place, item in enumerate(target.elts if plain else walk(target)):
                 if isinstance(item, ast.Name):
-                    names.bound.setdefault(item.id, []).append((node.lineno, target, True))
+                    part = ast.copy_location(ast.Subscript(node.value, ast.Constant(place), ast.Load()), node.value)
+                    bound: ast.AST = part if plain else target
+                    names.bound.setdefault(item.id, []).append((node.lineno, bound, inside or not plain))
 
     def value(self, node: ast.AST | None, before: int = 0) -> tuple[ast.AST | None, int]:
         """Return what an expression holds, through names, and the line of the statement that binds it.
@@ -112,6 +119,7 @@ class Bindings:
             held = scope.bound.get(node.id)
             if held:
                 known = [one for one in held if one[0] < before] if own else held
+                known = [one for one in known if not (one[2] and _narrows(one[1], node.id))]
                 if not known or any(branch for _, _, branch in known):
                     return None
                 line, value, _ = max(known, key=lambda one: one[0])
@@ -120,11 +128,15 @@ class Bindings:
         return None
 
     def function(self, node: ast.AST | None) -> Def | None:
-        """Return the function that an expression certainly is, or that an object of the file's class is called by."""
+        """Return the function that an expression certainly is: one of the file, of a maker, or the call of an object."""
         made, _ = self.value(node)
         if isinstance(made, ast.Call):
-            cls, _ = self.value(made.func)
-            body = cls.body if isinstance(cls, ast.ClassDef) else []
+            maker, _ = self.value(made.func)
+            if isinstance(maker, ast.FunctionDef) and not maker.decorator_list:
+                results = returned(maker)
+                inner, _ = self.value(results[0]) if len(results) == 1 else (None, 0)
+                return inner if isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) else None
+            body = maker.body if isinstance(maker, ast.ClassDef) else []
             return next((one for one in body if isinstance(one, ast.FunctionDef) and one.name == "__call__"), None)
         return made if isinstance(made, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) else None
 
@@ -142,7 +154,9 @@ class Bindings:
         node, line = self.value(node)
         for _ in range(_LONGEST):
             if isinstance(node, ast.Subscript):
-                node = node.value
+                node, line = self._part(node) or (node.value, line)
+            elif isinstance(node, ast.Call) and (made := self._made(node)) is not None:
+                node, line = made, 0  # what the file's own function returns
             elif isinstance(node, ast.Call):
                 yield node
                 if not isinstance(node.func, ast.Attribute):
@@ -151,6 +165,33 @@ class Bindings:
             elif node is None or not isinstance(node, ast.Name):
                 return
             node, line = self.value(node, line)
+
+    def _part(self, node: ast.Subscript) -> tuple[ast.expr, int] | None:
+        """Return the item of a tuple that a function of the file returns; None for another subscript."""
+        made = self._made(node.value) if isinstance(node.value, ast.Call) else None
+        place = node.slice.value if isinstance(node.slice, ast.Constant) else None
+        if not isinstance(made, ast.Tuple) or not isinstance(place, int) or not 0 <= place < len(made.elts):
+            return None
+        return made.elts[place], 0
+
+    def _made(self, call: ast.Call) -> ast.expr | None:
+        """Return the one expression that a function of the file returns; None for another function."""
+        maker, _ = self.value(call.func) if isinstance(call.func, ast.Name) else (None, 0)
+        if not isinstance(maker, ast.FunctionDef) or maker.decorator_list:
+            return None
+        results = returned(maker)
+        return results[0] if len(results) == 1 else None
+
+
+def _narrows(node: ast.AST, name: str) -> bool:
+    """Return whether a value is a data set of this name with fewer rows, or in another order."""
+    owner = node.func if isinstance(node, ast.Call) else None
+    return (
+        isinstance(owner, ast.Attribute)
+        and owner.attr in ("select", "shuffle", "filter", "take", "skip")
+        and isinstance(owner.value, ast.Name)
+        and owner.value.id == name
+    )
 
 
 def _branches(node: ast.AST) -> bool:
@@ -218,3 +259,10 @@ def elements(function: Def, whole: str) -> set[str]:
                     item = target.elts[place + shift] if place + shift < len(target.elts) else None
                     found |= {item.id} if isinstance(item, ast.Name) else set()
     return found
+
+
+def stored(function: Def) -> list[str]:
+    """Return the names that a function binds or changes, once for each place."""
+    nodes = [one for one in ast.walk(function) if isinstance(one, (ast.Name, ast.Attribute, ast.Subscript))]
+    owners = [one if isinstance(one, ast.Name) else one.value for one in nodes if isinstance(one.ctx, ast.Store)]
+    return [one.id for one in owners if isinstance(one, ast.Name)]

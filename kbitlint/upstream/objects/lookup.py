@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from kbitlint.lazy_dataclass import dataclass
-from kbitlint.upstream.objects.returns import MODEL, PEFT_MODEL, TOKENIZER, TRAINER
+from kbitlint.upstream.objects.returns import MODEL, PEFT_MODEL, RANKED, TOKENIZER, TRAINER
 from kbitlint.upstream.versions import NEWEST, number
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _BASES: Mapping[str, tuple[str, ...]] = {
     **{f"trl.{name}Trainer": (TRAINER,) for name in ("SFT", "DPO", "GRPO", "Reward")},
     PEFT_MODEL: ("peft.LoraModel", MODEL, "torch.nn.Module"),
     MODEL: ("torch.nn.Module",),
+    **dict.fromkeys(RANKED, ("torch.nn.Module",)),
 }
 #: classes whose objects have further attributes: modules of the architecture, what a tokenizer's own class adds
 _OPEN = frozenset((MODEL, PEFT_MODEL, TOKENIZER, "torch.nn.Module"))
@@ -110,7 +111,7 @@ def absent_member(owner: str, name: str, versions: Mapping[str, str], *, called:
         return lack if lack is not None and lack.until and owner not in _OPEN else None
     if owner in _PYTHON:
         return lack
-    meant = _meant(name, known)
+    meant = f"module.{name}" if owner in RANKED else _meant(name, known)
     if owner in _OPEN and not (called and (meant or (owner != TOKENIZER and name in _ELSEWHERE))):
         return None
     return Lack(name, lack.library, meant=meant)

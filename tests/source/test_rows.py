@@ -1,0 +1,284 @@
+"""Columns of data sets and their forms: what is said of a script, and what the libraries do with such rows."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+
+import datasets
+import pytest
+import tiny
+import torch
+import transformers
+
+from kbitlint.source.text.data_flow import data_uses
+from kbitlint.source.text.row_functions import RowFunction
+from kbitlint.upstream.data_contracts import FORWARD
+
+START = """\
+from datasets import Dataset, load_dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments, default_data_collator
+from transformers import DataCollatorForLanguageModeling, DataCollatorForSeq2Seq, DataCollatorWithPadding
+from trl import GRPOTrainer, SFTConfig, SFTTrainer
+tokenizer = AutoTokenizer.from_pretrained("m")
+model = AutoModelForCausalLM.from_pretrained("m")
+data = load_dataset("json", data_files="d.jsonl", split="train")
+args = TrainingArguments("o")
+"""
+TRAIN = "Trainer(model=model, args=args, train_dataset=data, data_collator={}).train()\n"
+PLAIN, PAD = TRAIN.format("default_data_collator"), TRAIN.format("DataCollatorWithPadding(tokenizer)")
+CAUSAL, SEQ = (
+    TRAIN.format("DataCollatorForLanguageModeling(tokenizer, mlm=False)"),
+    TRAIN.format("DataCollatorForSeq2Seq(tokenizer)"),
+)
+ANSWER = """\
+def row(one):
+    prompt = tokenizer(one["prompt"])["input_ids"]
+    answer = tokenizer(one["answer"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+    return {"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer}
+data = data.map(row, remove_columns=data.column_names)
+"""
+WHOLE = """\
+def row(one):
+    made = tokenizer(one["text"], padding="max_length", max_length=64)
+    made["labels"] = [token if mask else -100 for token, mask in zip(made["input_ids"], made["attention_mask"])]
+    return made
+"""
+CHARACTERS = """\
+def row(one):
+    prompt = f"Q: {{one['q']}} A: "
+    made = tokenizer(prompt + one["a"])
+    {}
+    return made
+data = data.map(row, remove_columns=data.column_names)
+"""
+CUT = "made['labels'] = [-100] * {0} + made['input_ids'][{0}:]"
+EACH = "made['labels'] = [-100 if at < {} else one for at, one in enumerate(made['input_ids'])]"
+LEFT = """\
+tokenizer.padding_side = "{}"
+def row(one):
+    prompt = tokenizer(one["prompt"])["input_ids"]
+    made = tokenizer(one["prompt"] + one["answer"], padding="max_length", max_length=64)
+    labels = made["input_ids"].copy()
+    labels[: len(prompt)] = [-100] * len(prompt)
+    made["labels"] = labels
+    return made
+data = data.map(row, remove_columns=["prompt", "answer"])
+"""
+CHUNKS = """\
+words = data.map(lambda rows: tokenizer(rows["text"]), batched=True{})
+def group(rows):
+    ids = sum(rows["input_ids"], [])
+    parts = [ids[at : at + 8] for at in range(0, len(ids), 8)]
+    return {{"input_ids": parts, "labels": parts}}
+data = words.map(group, batched=True, remove_columns=["attention_mask"])
+"""
+CLASS = """\
+class Rows:
+    def __len__(self):
+        return 4
+    def __getitem__(self, at):
+        made = tokenizer("a", padding="max_length", max_length=64, return_tensors="pt")
+        ids, mask = made["input_ids"]{0}, made["attention_mask"]{0}
+        return {1}
+data = Rows()
+"""
+ITEM = '{"input_ids": ids, "attention_mask": mask, "labels": ids.clone()}'
+WEIGHTS = """\
+class Weighted(Trainer):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        weight = inputs.pop("weight")
+        return (model(**inputs).loss * weight).mean()
+def row(one):
+    made = tokenizer(one["text"], padding="max_length", max_length=64)
+    return {**made, "labels": made["input_ids"], "weight": 1.0}
+data = data.map(row, remove_columns=data.column_names)
+"""
+OWN = "Weighted(model=model, args=args, train_dataset=data, data_collator=default_data_collator).train()\n"
+LIST = "data = Dataset.from_list([{'question': 'a', 'answer': 'b'}] * 4)\n"
+TOKENS = "data = data.map(lambda one: tokenizer(one['text']), remove_columns=['text'])\n"
+REWARD = "def reward(completions, solution, **more):\n    return [len(one) for one in completions]\n"
+ASK = "data = data.map(lambda one: {{'{}': one['q'], '{}': one['a']}}, remove_columns=data.column_names)\n"
+GRPO = "GRPOTrainer(model=model, reward_funcs=[reward], train_dataset=data)\n"
+EVAL = f"both = load_dataset('json', data_files=files)\ndata = both['train']\n{TOKENS}test = both['test']{{}}\n"
+
+
+TEXT = "data = data.map(lambda one: tokenizer(one['text']))\n"
+STORED = "def row(one):\n    one['input_ids'] = tokenizer(one['text'])['input_ids']\n"
+ROW, SHOWN = "data = data.map(row)\n", "train_dataset=data, eval_dataset=test"
+FORMAT = WHOLE + ROW + "data.set_format('torch', columns=['input_ids'])\n"
+LAZY = WHOLE + "data = data.with_transform(row)\n"
+KEPT = "args = TrainingArguments('o', remove_unused_columns=False)\n"
+EACH_EPOCH = "args = TrainingArguments('o', eval_strategy='epoch')\n"
+ANSWERS = "data = data.map(lambda one: tokenizer(one['answer']), remove_columns=['{}'])\n"
+LABEL = "data = data.map(lambda one: tokenizer(one['text'], padding='max_length')).rename_column('label', '{}')\n"
+BY_ONE = "args = TrainingArguments('o', per_device_train_batch_size=1)\n"
+
+
+def uses(code):
+    text = START + code
+    return sorted({(use.kind, use.line - START.count("\n")) for use in data_uses(ast.parse(text), text)})
+
+
+PAIRS = {
+    "labels-with-a-padding-collator": (ANSWER + PAD, "labels of unequal length", 6, ANSWER + SEQ),
+    "labels-with-a-collator-that-makes-them": (ANSWER + CAUSAL, "labels of unequal length", 6, ANSWER + SEQ),
+    "labels-that-are-stacked": (ANSWER + PLAIN, "rows of unequal length", 6, BY_ONE + ANSWER + PLAIN),
+    "characters-in-a-slice": (
+        CHARACTERS.format(CUT.format("len(prompt)")) + SEQ,
+        "labels by characters",
+        4,
+        CHARACTERS.format(CUT.format("len(tokenizer(prompt)['input_ids'])")) + SEQ,
+    ),
+    "characters-in-a-comparison": (
+        CHARACTERS.format(EACH.format("len(prompt)")) + SEQ,
+        "labels by characters",
+        4,
+        CHARACTERS.format(EACH.format("len(tokenizer.encode(prompt))")) + SEQ,
+    ),
+    "prompt-behind-padding": (LEFT.format("left") + PLAIN, "mask on padding", 6, LEFT.format("right") + PLAIN),
+    "shifted-by-hand": (
+        ANSWER.replace("[-100] * len(prompt) + answer}", "prompt[1:] + [-100]}") + SEQ,
+        "labels shifted",
+        4,
+        ANSWER.replace("[-100] * len(prompt) + answer}", "prompt + answer}") + SEQ,
+    ),
+    "text-in-chunks": (
+        CHUNKS.format("") + PLAIN,
+        "rows of other number",
+        6,
+        CHUNKS.format(", remove_columns=['text']") + PLAIN,
+    ),
+    "tensors-of-one-row": (CLASS.format("", ITEM) + PLAIN, "tensors in rows", 9, CLASS.format(".squeeze(0)", ITEM) + PLAIN),
+    "tuples": (CLASS.format("[0]", "ids, ids") + PLAIN, "rows as tuples", 9, CLASS.format("[0]", ITEM) + PLAIN),
+    "no-length": (
+        CLASS.format("[0]", ITEM).replace("__len__", "size") + PLAIN,
+        "rows without a length",
+        9,
+        CLASS.format("[0]", ITEM) + PLAIN,
+    ),
+    "columns-of-a-format": (FORMAT + PLAIN, "no labels", 7, FORMAT.replace("_ids'])", "_ids', 'labels'])") + PLAIN),
+    "a-transform": (LAZY + PLAIN, "columns of a transform", 6, KEPT + LAZY + PLAIN),
+    "weights-of-an-own-loss": (WEIGHTS + OWN, "inputs removed", 3, KEPT + WEIGHTS + OWN),
+    "texts-alone": (LIST + ROW.replace("row", "lambda one: {'text': one['question']}") + CAUSAL, "no tokens", 3, TEXT + CAUSAL),
+    "texts-to-evaluate": (
+        EACH_EPOCH + EVAL.format("") + CAUSAL.replace("train_dataset=data", SHOWN),
+        "no tokens",
+        6,
+        EACH_EPOCH + EVAL.format(".map(lambda one: tokenizer(one['text']))") + CAUSAL.replace("train_dataset=data", SHOWN),
+    ),
+    "a-row-that-is-not-returned": (STORED + ROW + CAUSAL, "rows not returned", 2, STORED + "    return one\n" + ROW + CAUSAL),
+    "labels-of-classes": (LABEL.format("labels") + PAD, "one label for a text", 2, LABEL.format("kind") + CAUSAL),
+    "a-split-of-rows": (
+        TEXT.replace("data.map", "data['train'].map") + CAUSAL,
+        "split of rows",
+        1,
+        TEXT.replace("data.map", "load_dataset('x')['train'].map") + CAUSAL,
+    ),
+    "a-column-that-is-removed": (
+        LIST + ANSWERS.format("text") + CAUSAL,
+        "column absent",
+        2,
+        LIST + ANSWERS.format("answer") + CAUSAL,
+    ),
+    "a-column-that-is-read": (LIST + TEXT + CAUSAL, "column absent", 2, LIST + "if more:\n    " + TEXT + CAUSAL),
+    "rows-without-prompts": (
+        ASK.format("question", "solution") + REWARD + GRPO,
+        "column missing",
+        4,
+        ASK.format("prompt", "solution") + REWARD + GRPO,
+    ),
+    "a-column-of-rewards": (
+        ASK.format("prompt", "answer") + REWARD + GRPO,
+        "column of rewards missing",
+        2,
+        ASK.format("prompt", "answer") + REWARD.replace("solution", "answer") + GRPO,
+    ),
+}
+
+
+@pytest.mark.parametrize(("code", "kind", "line", "right"), PAIRS.values(), ids=PAIRS)
+def test_rows_that_do_not_fit_are_found_and_their_right_twins_are_not(code, kind, line, right):
+    assert uses(code) == [(kind, line)]
+    assert uses(right) == []
+
+
+def test_helpers_that_a_function_calls_are_followed():
+    code = (
+        "def encode(text):\n    made = tokenizer(text, max_length=64)\n    made['labels'] = made['input_ids'].copy()\n"
+        "    return made\ndef row(one):\n    return encode(f\"{one['q']} {one['a']}\")\ndata = data.map(row)\n"
+    )
+    assert uses(code + PAD) == [("labels of unequal length", 8)]
+    assert uses(code + SEQ) == []
+
+
+def test_what_one_path_of_a_function_does_is_not_certain():
+    source = (
+        "def row(one):\n    if one['a']:\n        return {'input_ids': [1], 'labels': [1]}\n    return {'input_ids': [1]}\n"
+    )
+    module = ast.parse(source)
+    found = RowFunction(None, module.body[0], batched=False).result([])
+
+    assert (set(found.columns), found.closed) == ({"input_ids"}, False)
+
+
+ROWS = datasets.Dataset.from_list([{"input_ids": [1, 2, 3]}, {"input_ids": [1, 2]}])
+LABELLED = ROWS.map(lambda row: {"labels": row["input_ids"]})
+TEXTS = datasets.Dataset.from_dict({"text": ["a", "b"]})
+EVEN = datasets.Dataset.from_list([{"input_ids": [1, 2, 3], "labels": [1, 2, 3], "weight": 1.0}] * 2)
+
+
+MASKED = EVEN.map(lambda row: {"input_ids": [row["input_ids"]], "attention_mask": [[1, 1, 0]]})
+
+
+def train(data, **given):
+    own = {"remove_unused_columns": given.pop("removes", True)}
+    args = transformers.TrainingArguments(
+        use_cpu=True, report_to=[], max_steps=1, output_dir="unused", per_device_train_batch_size=2, **own
+    )
+    given.setdefault("data_collator", transformers.default_data_collator)
+    given.pop("cls", transformers.Trainer)(model=tiny.load(kind="none"), args=args, train_dataset=data, **given).train()
+
+
+class Tuples(torch.utils.data.Dataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, at):
+        return torch.tensor([1, 2]), torch.tensor([1, 2])
+
+
+class Weighted(transformers.Trainer):
+    def compute_loss(self, model, inputs, **_):
+        return inputs.pop("weight").mean() * model(**inputs).loss
+
+
+@pytest.mark.parametrize(
+    ("run", "error", "message"),
+    [
+        (lambda: train(LABELLED), ValueError, "expected sequence of length"),
+        (lambda: train(MASKED), IndexError, "bounds"),
+        (lambda: train(EVEN.remove_columns("labels")), ValueError, "did not return a loss"),
+        (lambda: train(EVEN.with_format("torch", columns=["input_ids"])), ValueError, "did not return a loss"),
+        (lambda: train(TEXTS), ValueError, "No columns in the dataset"),
+        (lambda: train(TEXTS.with_transform(lambda rows: rows)), ValueError, "No columns in the dataset"),
+        (lambda: train(Tuples()), TypeError, "__dict__"),
+        (lambda: train(EVEN, cls=Weighted), KeyError, "weight"),
+        (lambda: train(EVEN.map(lambda row: {"labels": 1})), ValueError, "batch_size"),
+        (lambda: ROWS["train"], ValueError, "doesn't exist"),
+        (lambda: ROWS.remove_columns("text"), ValueError, "not in the dataset"),
+        (lambda: ROWS.map(lambda rows: {"labels": [[1]]}, batched=True), Exception, "expected length 2 but got length 1"),
+    ],
+)  # fmt: skip
+def test_the_libraries_refuse_such_rows(run, error, message):
+    with pytest.raises(error, match=message):
+        run()
+
+
+def test_an_own_loss_gets_the_columns_that_are_kept():
+    train(EVEN, cls=Weighted, removes=False)
+
+
+def test_the_columns_that_a_decoder_takes_are_those_that_are_kept():
+    taken = inspect.signature(transformers.LlamaForCausalLM.forward).parameters
+    assert set(taken) - {"self"} <= FORWARD
