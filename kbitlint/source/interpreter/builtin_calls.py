@@ -12,6 +12,8 @@ from kbitlint.source.interpreter.objects import Constant, Entry, Function, Objec
 from kbitlint.source.interpreter.predicates import attribute_of, has_attribute
 
 #: Functions that make a path of another one, and the one that gives the names of the file.
+#: variables that a launcher sets for each process, so that their default is that of a single one
+_RANKS = ("LOCAL_RANK", "RANK")
 _PATHS = ("pathlib.Path", "os.path.join", "os.path.dirname", "os.path.abspath", "os.path.realpath", "globals")
 #: Number of names that take as long to process as one step.
 _CHEAP = 64
@@ -93,7 +95,7 @@ class BuiltinCalls(Interpreter):
             return self.trail.net(first.state) if isinstance(first, TrackedModel) else UNKNOWN
         if name.startswith("os."):
             key, default = [*(known_text(given.value) for given in arguments.items.values()), None, None][:2]
-            return UNKNOWN if default is None else Constant(default, f"${key}")
+            return UNKNOWN if default is None or key in _RANKS else Constant(default, f"${key}")
         if name == "super":
             return self.scope.find("super()") or UNKNOWN
         made = dataclasses.replace(arguments, callee=name)

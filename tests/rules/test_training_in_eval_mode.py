@@ -1,0 +1,88 @@
+"""KB594, KB589 and KB593: loops that sleep after an evaluation, schedules of Lightning, folders that are new each time."""
+
+from __future__ import annotations
+
+import pytest
+from script_cases import ADAPTED, LOADED, PREPARED, findings
+
+MADE = LOADED + PREPARED + ADAPTED
+EVALUATE = """\
+def evaluate(net, loader):
+    net.eval()
+    with torch.no_grad():
+        return sum(net(**batch).loss.item() for batch in loader)
+"""
+LOOP = """\
+optimizer = torch.optim.AdamW(model.parameters())
+for epoch in range(3):
+    model.train()
+    for step, batch in enumerate(loader):
+        model(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if step % 100 == 0:
+            evaluate(model, held)
+"""
+
+
+def said(code, body):
+    return [(severity, line) for severity, line, _ in findings(code, body)]
+
+
+def test_a_loop_that_goes_on_after_an_evaluation():
+    assert said("KB594", EVALUATE + MADE + LOOP) == [("warning", "evaluate(model, held)")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        EVALUATE + MADE + LOOP.replace("held)", "held)\n            model.train()"),
+        EVALUATE.replace("        return", "        net.train()\n        return") + MADE + LOOP,
+        EVALUATE + MADE + LOOP.replace("        if step % 100 == 0:\n            evaluate", "    if True:\n        evaluate"),
+        EVALUATE + MADE + LOOP.replace("held)", "held)\n            break"),
+        EVALUATE + MADE + LOOP.replace("evaluate(model", "evaluate(teacher"),
+    ],
+)
+def test_loops_that_wake_the_model(text):
+    assert said("KB594", text) == []
+
+
+MODULE = """\
+import lightning as L
+from transformers import get_linear_schedule_with_warmup
+class Tuned(L.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.model = model
+    def training_step(self, batch, _):
+        return self.model(**batch).loss
+    def configure_optimizers(self):
+        opt = torch.optim.AdamW(self.model.parameters())
+        sched = get_linear_schedule_with_warmup(opt, 100, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": opt, "lr_scheduler": sched}
+"""
+
+
+def test_a_schedule_of_lightning_moves_once_an_epoch():
+    line = "sched = get_linear_schedule_with_warmup(opt, 100, int(self.trainer.estimated_stepping_batches))"
+    stepped = MODULE.replace('"lr_scheduler": sched', '"lr_scheduler": {"scheduler": sched, "interval": "step"}')
+
+    assert said("KB589", MADE + MODULE) == [("warning", line)]
+    assert said("KB589", MADE + stepped) == []
+
+
+RESUMED = "Trainer(model=model, args=TrainingArguments(output_dir={}), train_dataset=data).train(resume_from_checkpoint=True)\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "folder", "count"),
+    [
+        ("stamp = datetime.now().strftime('%Y%m%d-%H%M%S')\nfolder = root / f'run-{stamp}'\n", "str(folder)", 1),
+        ("", "f'run-{uuid.uuid4()}'", 1),
+        ("stamp = datetime.now().strftime('%Y%m%d')\n", "f'run-{stamp}'", 0),
+        ("", "'run'", 0),
+    ],
+)
+def test_a_training_that_resumes_from_a_folder_of_its_own_start(before, folder, count):
+    assert [severity for severity, _ in said("KB593", MADE + before + RESUMED.format(folder))] == ["error"] * count
+    assert said("KB593", MADE + before + RESUMED.format(folder).replace("=True", "=last")) == []
