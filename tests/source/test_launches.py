@@ -69,7 +69,7 @@ def said(folder, code, script=LOADS, context=None):
         (
             "run.sh",
             "python train.py --bits 4 ...\npython train.py --bits 4 --seed 1\n",
-            Launch({"bits": Constant(4), "seed": Constant(1)}, processes=1),
+            Launch({"bits": Constant(4), "seed": Constant(1)}, cut=True, processes=1),
         ),
     ],
 )

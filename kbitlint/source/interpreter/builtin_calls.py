@@ -12,11 +12,12 @@ from kbitlint.source.interpreter.objects import Constant, Entry, Function, Objec
 from kbitlint.source.interpreter.predicates import attribute_of, has_attribute
 
 #: Functions that make a path of another one, and the one that gives the names of the file.
-#: variables that a launcher sets for each process, so that their default is that of a single one
-_RANKS = ("LOCAL_RANK", "RANK")
 _PATHS = ("pathlib.Path", "os.path.join", "os.path.dirname", "os.path.abspath", "os.path.realpath", "globals")
 #: Number of names that take as long to process as one step.
 _CHEAP = 64
+
+#: how the variables end that a launcher sets for each process, so that their defaults are no values
+_OF_LAUNCHERS = ("RANK", "WORLD_SIZE", "PROCID", "LOCALID", "NTASKS")
 
 
 class BuiltinCalls(Interpreter):
@@ -95,7 +96,8 @@ class BuiltinCalls(Interpreter):
             return self.trail.net(first.state) if isinstance(first, TrackedModel) else UNKNOWN
         if name.startswith("os."):
             key, default = [*(known_text(given.value) for given in arguments.items.values()), None, None][:2]
-            return UNKNOWN if default is None or key in _RANKS else Constant(default, f"${key}")
+            launched = isinstance(key, str) and key.endswith(_OF_LAUNCHERS)
+            return UNKNOWN if default is None or launched else Constant(default, f"${key}")
         if name == "super":
             return self.scope.find("super()") or UNKNOWN
         made = dataclasses.replace(arguments, callee=name)
