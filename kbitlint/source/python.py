@@ -165,16 +165,14 @@ def _rounds(module: ast.Module, text: str, imports: Sequence[tuple[str, str]]) -
 
 def _loop_faults(text: str, module: ast.Module, launch: Launch | None) -> tuple[LoopFault, ...]:
     """Return what the file's own loops leave out."""
-    if ".backward(" not in text and "configure_optimizers" not in text:
+    if ".backward(" not in text:
         return ()
     from kbitlint.source.text.loop_faults import loop_faults  # most scripts leave the loop to a Trainer
     from kbitlint.source.text.loop_paces import loop_paces  # as above
-    from kbitlint.source.text.sleeping_loops import lightning_schedules, sleeping_loops  # as above
+    from kbitlint.source.text.sleeping_loops import sleeping_loops  # as above
 
-    found = {*lightning_schedules(module, text)}
-    if ".backward(" in text:
-        paces = loop_paces(module, text, counted=launch is not None and launch.counts)
-        found |= {*loop_faults(module, text), *paces, *sleeping_loops(module, text)}
+    paces = loop_paces(module, text, counted=launch is not None and launch.counts)
+    found = {*loop_faults(module, text), *paces, *sleeping_loops(module, text)}
     return tuple(sorted(found, key=lambda fault: fault.line))
 
 

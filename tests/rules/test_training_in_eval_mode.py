@@ -1,4 +1,4 @@
-"""KB594, KB589 and KB593: loops that sleep after an evaluation, schedules of Lightning, folders that are new each time."""
+"""KB594 and KB593: loops that sleep after an evaluation, and folders that are new with each start."""
 
 from __future__ import annotations
 
@@ -45,30 +45,6 @@ def test_a_loop_that_goes_on_after_an_evaluation():
 )
 def test_loops_that_wake_the_model(text):
     assert said("KB594", text) == []
-
-
-MODULE = """\
-import lightning as L
-from transformers import get_linear_schedule_with_warmup
-class Tuned(L.LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.model = model
-    def training_step(self, batch, _):
-        return self.model(**batch).loss
-    def configure_optimizers(self):
-        opt = torch.optim.AdamW(self.model.parameters())
-        sched = get_linear_schedule_with_warmup(opt, 100, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": opt, "lr_scheduler": sched}
-"""
-
-
-def test_a_schedule_of_lightning_moves_once_an_epoch():
-    line = "sched = get_linear_schedule_with_warmup(opt, 100, int(self.trainer.estimated_stepping_batches))"
-    stepped = MODULE.replace('"lr_scheduler": sched', '"lr_scheduler": {"scheduler": sched, "interval": "step"}')
-
-    assert said("KB589", MADE + MODULE) == [("warning", line)]
-    assert said("KB589", MADE + stepped) == []
 
 
 RESUMED = "Trainer(model=model, args=TrainingArguments(output_dir={}), train_dataset=data).train(resume_from_checkpoint=True)\n"

@@ -1,4 +1,4 @@
-"""Loops that go on in the mode of an evaluation, and schedules of Lightning that move once an epoch."""
+"""Loops that go on in the mode of an evaluation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.own_loops import LoopFault, Oversight
-from kbitlint.source.nodes import last_name, walk
+from kbitlint.source.nodes import walk
 from kbitlint.source.text.placed_calls import FUNCTIONS, LOOPS, calls
 
 if TYPE_CHECKING:
@@ -56,20 +56,3 @@ def _has(node: ast.AST, *methods: str) -> bool:
     return any(
         isinstance(one, ast.Call) and isinstance(one.func, ast.Attribute) and one.func.attr in methods for one in walk(node)
     )
-
-
-def lightning_schedules(module: ast.Module, text: str) -> Iterator[LoopFault]:
-    """Yield each schedule of steps that ``configure_optimizers`` returns without an interval, which is an epoch then."""
-    if "configure_optimizers" not in text:
-        return
-    for function in walk(module):
-        if not isinstance(function, ast.FunctionDef) or function.name != "configure_optimizers":
-            continue
-        code = ast.unparse(function)
-        if "interval" in code or "optimizer_step" in text or "lr_scheduler_step" in text:
-            continue
-        for node in walk(function):
-            name = last_name(node.func) if isinstance(node, ast.Call) else ""
-            counts = any(word in ast.unparse(node) for word in ("estimated_stepping_batches", "max_steps", "len("))
-            if isinstance(node, ast.Call) and name.startswith("get_") and "sched" in name and counts:
-                yield LoopFault(Oversight.SLOW_SCHEDULE, node.lineno, name, "")
