@@ -5,8 +5,7 @@ from __future__ import annotations
 from kbitlint.upstream.contracts.rows import Contract
 
 _TORCH = tuple(f"torch.{name}" for name in ("AdamW", "Adam", "SGD", "NAdam", "RAdam", "Adagrad", "RMSprop"))
-_NAMES = ("AdamW", "Adam", "AdamW8bit", "Adam8bit", "AdamW32bit", "Adam32bit")
-_BNB = tuple(f"bitsandbytes.{page}{name}" for page in ("", "Paged") for name in _NAMES)
+_BNB = tuple(f"bitsandbytes.*{name}" for name in ("AdamW", "Adam", "AdamW8bit", "Adam8bit", "AdamW32bit", "Adam32bit"))
 
 #: each compares the rate with a number, and PyYAML reads ``2e-4`` as a text
 ROWS = (
