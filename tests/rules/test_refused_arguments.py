@@ -5,6 +5,7 @@ from __future__ import annotations
 import peft
 import pytest
 import tiny
+import torch
 import transformers
 import trl
 import trl_trainers
@@ -484,3 +485,18 @@ def test_label_smoothing_takes_the_labels_of_which_t5_makes_its_decoders_input(n
             trainer.train()
     else:
         trainer.train()
+
+
+@pytest.mark.parametrize(
+    ("made", "count"),
+    [("torch.optim.AdamW(model.parameters(), lr={})", 1), ("PagedAdamW8bit(model.parameters(), lr={})", 1), ("Own({})", 0)],
+)
+def test_an_optimizer_compares_its_rate_with_a_number(made, count):
+    imports = IMPORTS + "import yaml\nfrom bitsandbytes.optim import PagedAdamW8bit\n"
+    loaded = LOADED + ADAPTED + "cfg = yaml.safe_load('lr: 2e-4')\n"
+    run = "\nloss = model(**batch).loss\nloss.backward()\n"
+
+    assert [one for one, *_ in findings("KB535", loaded + made.format("cfg['lr']") + run, imports=imports)] == ["error"] * count
+    assert findings("KB535", loaded + made.format("float(cfg['lr'])") + run, imports=imports) == []
+    with pytest.raises(TypeError, match="<="):
+        torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))], lr="2e-4")
