@@ -93,7 +93,8 @@ class BuiltinCalls(Interpreter):
             return self.trail.net(first.state) if isinstance(first, TrackedModel) else UNKNOWN
         if name.startswith("os."):
             key, default = [*(known_text(given.value) for given in arguments.items.values()), None, None][:2]
-            return UNKNOWN if default is None else Constant(default, f"${key}")
+            ranked = key in ("LOCAL_RANK", "RANK", "WORLD_SIZE")  # which a launcher sets
+            return UNKNOWN if default is None or ranked else Constant(default, f"${key}")
         if name == "super":
             return self.scope.find("super()") or UNKNOWN
         made = dataclasses.replace(arguments, callee=name)
