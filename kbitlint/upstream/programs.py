@@ -85,6 +85,9 @@ class Recipe:
     """Patterns that together only files of this program contain."""
 
 
+#: command of TRL's program -> the trainer that it runs
+TRL_COMMANDS = {name.lower(): f"trl.{name}Trainer" for name in ("SFT", "DPO", "KTO", "GRPO", "Reward", "RLOO")}
+
 #: strings of which every file of such a program contains one
 RECIPE_SEEDS: tuple[bytes, ...] = (
     *(b"_component_", b"nemo_automodel", b"actor_rollout_ref", b"model_type: llm", b"backbone_dtype", b"quantize:"),
