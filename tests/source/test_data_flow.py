@@ -197,6 +197,8 @@ REFERENCE = (
          TURNS.format("Qwen/Qwen3-8B", "")),
         (TURNS.format("meta-llama/Llama-3.1-8B-Instruct", ""), "two first tokens", 3,
          TURNS.replace("False", "False).removeprefix(words.bos_token", 1).format("meta-llama/Llama-3.1-8B-Instruct", "")),
+        (REWARD.format("len(one)") + GRPO.replace("[reward]", "[reward([])]"), "reward called", 4,
+         REWARD.format("len(one)") + GRPO),
         (STREAM + REFERENCE.format(", precompute_ref_log_probs=True"), "streamed reference", 3, STREAM + REFERENCE.format("")),
     ],
 )  # fmt: skip
