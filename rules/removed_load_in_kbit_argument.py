@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint import lazy_patterns as re
 from kbitlint.facts.config_moves import into_given_config, into_new_config
+from kbitlint.facts.passed import is_certain
 from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule
 from kbitlint.upstream.quantization import QUANTIZATION_ARGUMENTS
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from kbitlint.facts.source import SourceFacts
     from kbitlint.facts.values import Argument, Call
 
-
-#: the code may choose a branch by version, and pass the argument to an older one only
+#: the code may choose a branch by version
 _VERSION = re.compile(r"version|\bsignature\(", re.IGNORECASE)
 _STORY = re.compile(r"(\"\"\"|''').*?\1|#[^\n]*", re.DOTALL)
 FLAGS = ("load_in_4bit", "load_in_8bit")
@@ -75,7 +75,7 @@ class RemovedLoadInKbitArgument(Rule):
         for call, steps in source.steps_at(Action.LOAD) if five else ():
             for name in FLAGS:
                 given = [argument for step in steps if (argument := step.call.argument(name)) is not None]
-                always = len(given) == len(steps) and (not source.unfollowed or source.writes(call, given[0]))
+                always = len(given) == len(steps) and is_certain(source, call, given[0])
                 known = call.callee.startswith(("transformers.", "peft."))
                 if given and known and (always or not _VERSION.search(_STORY.sub("", source.text))):
                     yield self.violation(

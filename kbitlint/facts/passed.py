@@ -15,14 +15,23 @@ _KEY = re.compile(r"""(?:[\w.]{1,80}\[)?["']?(\w{1,80})["']?\s{0,20}[\]:=,]""")
 
 def passes(source: SourceFacts, call: Call, argument: Argument) -> bool:
     """Return whether a call passes an argument on every path that reaches it, as a keyword or by a dict that it unpacks."""
+    if not is_certain(source, call, argument):
+        return False
     if source.writes(call, argument):
         return True
-    if source.unfollowed:
-        return False  # a path that was not followed may leave the item out
     place = argument.whole
     key = _KEY.match(source.text, place.start)
     named = place.start == place.end or (key is not None and key[1] == argument.name)
     return named and all(form.argument(argument.name) is not None for form in source.variants.get(call.span, ()))
+
+
+def is_certain(source: SourceFacts, call: Call, argument: Argument) -> bool:
+    """Return whether the ways that were followed tell of an argument that all ways pass it.
+
+    They do if they are all, or if the call or a dict display names it: ``kwargs["name"] = ...`` may be left out.
+    """
+    place = argument.whole.start
+    return not source.unfollowed or source.writes(call, argument) or source.text[place : place + 1] in ("'", '"')
 
 
 def is_alias(source: SourceFacts, call: Call) -> bool:

@@ -137,8 +137,15 @@ def _object_faults(
     if not any(one in text for one in _USES):
         return ()
     from kbitlint.source.kinds.flow import Flow  # data and configurations have no such objects
+    from kbitlint.source.text.slips import slips
 
-    found = unless_deep(Flow(versions, text).follow(module))
+    ranked = launch is not None and (launch.processes or 1) > 1 and not launch.fsdp and launch.zero is None
+    flow = Flow(versions, text, ranked=ranked and "deepspeed" not in text)
+    found = (*unless_deep(flow.follow(module)), *unless_deep(slips(module, text)))
+    if "Trainer(" in text or "collate" in text:
+        from kbitlint.source.text.gpu_batches import gpu_batches, untrained  # modules of loads have neither
+
+        found = (*found, *gpu_batches(module, text), *untrained(module, text))
     if not any(one in text for one in _BY_HAND):
         return found
     from kbitlint.source.text.by_hand import by_hand  # few scripts do such things themselves

@@ -76,6 +76,25 @@ def lacks_pad(name: object) -> bool:
     return isinstance(name, str) and _PADLESS.fullmatch(name) is not None
 
 
+#: published checkpoints -> end and start tokens of other families, which their tokenizers do not have
+_LACKED: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
+    (
+        re.compile(r"(meta-llama|unsloth|NousResearch)/(Meta-)?Llama-3(\.\d)?-\d+B(-Instruct)?(-bnb-4bit)?"),
+        ("</s>", "<s>", "<eos>"),
+    ),
+    (re.compile(r"(Qwen|unsloth)/Qwen(1\.5|2|2\.5|3)-[\d.]+B(-Instruct|-Chat|-Base)?(-bnb-4bit)?"), ("</s>", "<s>", "<eos>")),
+    (
+        re.compile(r"(meta-llama/Llama-2-\d+b(-chat)?(-hf)?|mistralai/Mistral-7B-(Instruct-)?v0\.\d)"),
+        ("<|endoftext|>", "<|eot_id|>", "<|im_end|>", "<eos>"),
+    ),
+)
+
+
+def tokens_it_lacks(name: str) -> tuple[str, ...]:
+    """Return end and start tokens of other families that a published checkpoint's tokenizer has not; empty if unknown."""
+    return next((tokens for names, tokens in _LACKED if names.fullmatch(name)), ())
+
+
 #: published base checkpoints whose ``tokenizer_config.json`` has no ``chat_template``, and that have no file of one
 _TEMPLATELESS = re.compile(
     r"(mistralai/(Mistral-7B-v0\.[13]|Mixtral-8x7B-v0\.1)|google/gemma-(2-)?\d+b|bigcode/starcoder2-\d+b|meta-llama/(Meta-)?Llama-(2-\d+b(-hf)?|3(\.[12])?-\d+B)"

@@ -83,15 +83,17 @@ def test_a_keyword_of_newer_versions_is_an_error_if_an_older_one_is_declared():
 @pytest.mark.parametrize(
     "body",
     [
-        "class Mine(SFTTrainer):\n    def __init__(self, *args, tokenizer=None):\n        super().__init__(*args)\n"
-        "Mine(model, tokenizer=tok)\n",
+        (
+            "class Mine(SFTTrainer):\n    def __init__(self, *args, tokenizer=None):\n        super().__init__(*args)\n"
+            "Mine(model, tokenizer=tok)\n"
+        ),
         "class Mine(Mixin, SFTTrainer):\n    pass\nMine(model, tokenizer=tok)\n",
         "from dataclasses import dataclass\n@dataclass\nclass Own(TrainingArguments):\n    bits: int = 4\nOwn('out', bits=8)\n",
         "try:\n    args = TrainingArguments('out', no_cuda=True)\nexcept TypeError:\n    args = TrainingArguments('out')\n",
         "import transformers\nif transformers.__version__ < '5':\n    a = TrainingArguments('out', no_cuda=True)\n",
         "settings = {}\nif fast:\n    settings.update(no_cuda=True)\nTrainingArguments('out', **settings)\n",
         "settings = {'no_cuda': True}\nsettings.pop('no_cuda')\nTrainingArguments('out', **settings)\n",
-        "settings = {'no_cuda': True}\nargs = TrainingArguments('out', **{k: v for k, v in settings.items() if k != 'no_cuda'})\n",
+        "s = {'no_cuda': True}\nargs = TrainingArguments('out', **{k: v for k, v in s.items() if k != 'no_cuda'})\n",
         "AutoModelForCausalLM.from_pretrained(name, trust_remote_code=True, device='cuda')\n",
         "AutoTokenizer.from_pretrained(name, use_auth_token=True)\n",
     ],
@@ -111,15 +113,19 @@ _TOKENIZER = "SFTTrainer takes no tokenizer (since trl 0.16): a TypeError"
         ("settings = dict(output_dir='o')\nsettings |= {'no_cuda': True}\nTrainingArguments(**settings)\n", _NO_CUDA),
         ('import json\nTrainingArguments(**json.loads(\'{"output_dir": "o", "no_cuda": true}\'))\n', _NO_CUDA),
         (
-            "from dataclasses import dataclass, field\n@dataclass\nclass C:\n"
-            "    training: TrainingArguments = field(default_factory=lambda: TrainingArguments('out', no_cuda=True))\nC()\n",
+            (
+                "from dataclasses import dataclass, field\n@dataclass\nclass C:\n"
+                "    training: TrainingArguments = field(default_factory=lambda: TrainingArguments('out', no_cuda=True))\nC()\n"
+            ),
             _NO_CUDA,
         ),
         ("from functools import partial\nmake = partial(TrainingArguments, no_cuda=True)\nmake('out')\n", _NO_CUDA),
         ("class Mine(SFTTrainer):\n    pass\nMine(model, tokenizer=tok)\n", _TOKENIZER),
         (
-            "class Mine(SFTTrainer):\n    def __init__(self, tok, **kw):\n        super().__init__(tokenizer=tok, **kw)\n"
-            "Mine(tok, model=model)\n",
+            (
+                "class Mine(SFTTrainer):\n    def __init__(self, tok, **kw):\n        super().__init__(tokenizer=tok, **kw)\n"
+                "Mine(tok, model=model)\n"
+            ),
             _TOKENIZER,
         ),
         (

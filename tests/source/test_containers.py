@@ -10,10 +10,11 @@ import yaml
 from kbitlint.facts.values import UNKNOWN
 from kbitlint.source import python
 
-MARK = (
-    "from peft import LoraConfig\nfrom dataclasses import asdict, dataclass, field\n"
-    "from functools import partial\nimport copy, json, os\n"
-)
+MARK = """from peft import LoraConfig
+from dataclasses import asdict, dataclass, field
+from functools import partial
+import copy, json, os
+"""
 TABLE = {"lora": {"r": 8, "target_modules": ["q_proj"]}, "rate": "2e-4"}
 
 
@@ -56,7 +57,7 @@ def value(script, beside=None):
         ("def f(a, *b):\n    return b\nX = f(*unknown)", UNKNOWN),
         ("def f(a, b, c=1):\n    return a, b, c\nX = partial(f, 1, c=3)(2)", (1, 2, 3)),
         ("def f(a, b, c):\n    return a, b, c\nX = partial(partial(f, 1), 2)(3)", (1, 2, 3)),
-        ("class A:\n  def f(self):\n    return 1\nclass B:\n  def g(self):\n    return 2\nclass C(A, B):\n  pass\nX = C().f()", 1),
+        ("class A:\n  def f(self):\n    return 1\nclass B:\n  pass\nclass C(A, B):\n  pass\nX = C().f()", 1),
         ("class A:\n  a = 1\nclass B:\n  b = 2\nclass C(A, B):\n  pass\nX = C().a, C().b", (1, 2)),
         ("@dataclass\nclass A:\n  a: list = field(default_factory=lambda: ['q'])\nX = A().a", ("q",)),
         ("@dataclass\nclass A:\n  a: dict = field(default_factory=dict)\nx = A()\nx.a['b'] = 1\nX = A().a.get('b')", None),
@@ -69,8 +70,9 @@ def value(script, beside=None):
         ("X = json.loads('{\"a\": [1, 2]}')['a']", (1, 2)),
         ("from omegaconf import OmegaConf\nX = OmegaConf.create({'a': {'b': 18}}).a.b", 18),
         # what a branch that is not followed may return hides the constant behind it
-        ("def get(c, *names, default=None):\n  for n in names:\n    if hasattr(c, n):\n      return getattr(c, n)\n  return default\n"
-         "X = get(unknown, 'a', default=1)", UNKNOWN),
+        (("def get(c, *names, default=None):\n  for n in names:\n    if hasattr(c, n):\n      return c.n\n"
+         "  return default\n"
+         "X = get(unknown, 'a', default=1)"), UNKNOWN),
         ("def f(n):\n  if n in unknown:\n    return ['a']\n  return ['b']\nX = f('c')", UNKNOWN),
     ],
 )  # fmt: skip

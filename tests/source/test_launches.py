@@ -177,6 +177,32 @@ def test_a_comment_or_docstring_counts_and_code_does_not(tmp_path, note):
     assert said(tmp_path, "KB720", LOADS + 'command = "torchrun --nproc_per_node 4 train.py"\n') == []
 
 
+WRAPS = (
+    "from accelerate import Accelerator\nimport torch\n" + IMPORTS + "acc = Accelerator()\n"
+    "model = AutoModelForCausalLM.from_pretrained('m')\nmodel = get_peft_model(model, LoraConfig(r=8))\n"
+    "optimizer = torch.optim.AdamW(model.parameters())\nmodel, optimizer = acc.prepare(model, optimizer)\n"
+    "acc.backward(model(**batch).loss)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("command", "end", "count"),
+    [
+        ("accelerate launch --num_processes 2 train.py", "model.save_pretrained('out')\n", 1),
+        ("accelerate launch --num_processes 2 train.py", "acc.unwrap_model(model).save_pretrained('out')\n", 0),
+        ("accelerate launch --num_processes 2 train.py", "model.module.save_pretrained('out')\n", 0),
+        ("accelerate launch --num_processes 2 --use_fsdp train.py", "model.save_pretrained('out')\n", 0),
+        ("python train.py", "model.save_pretrained('out')\n", 0),
+    ],
+)
+def test_an_accelerator_wraps_the_model_of_several_processes(tmp_path, command, end, count):
+    (tmp_path / "run.sh").write_text(command)
+
+    assert [message for _, message in said(tmp_path, "KB570", WRAPS + end)] == [
+        "the object of DistributedDataParallel has no attribute save_pretrained: an AttributeError"
+    ] * count
+
+
 OWN_ARGUMENTS = (
     "import dataclasses\nimport transformers\n"
     "from transformers import AutoModelForCausalLM, BitsAndBytesConfig, HfArgumentParser, Trainer\n"
