@@ -168,6 +168,7 @@ PROGRAMS: tuple[Program, ...] = (
             "lora_target",
             "use_reentrant_gc",
             "cutoff_len",
+            *("export_dir", "export_size", "adapter_name_or_path"),
         ),
         3,
         ("quantization_bit", "finetuning_type", "gradient_checkpointing"),

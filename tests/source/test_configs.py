@@ -220,3 +220,12 @@ def test_an_export_of_llama_factory_refuses_a_quantized_base(tmp_path):
         read = documents.read(path, path.name)
         found = run((find("KB535"),), read.facts, TrainingContext())[0].violations if read is not None else ()
         assert [violation.message for violation in found] == expected
+
+
+def test_an_export_is_recognised_without_the_keys_of_a_training(tmp_path):
+    path = tmp_path / "merge.yaml"
+    head = "model_name_or_path: org/base\nadapter_name_or_path: out\ntemplate: llama3\nexport_dir: merged\nexport_size: 5\n"
+
+    for text in ("quantization_bit: 4\n", "export_quantization_bit: 4\nexport_quantization_dataset: d.json\n"):
+        path.write_text(head + text)
+        assert [one.code for one in check(str(path)).violations] == ["KB535"]
