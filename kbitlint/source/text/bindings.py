@@ -149,9 +149,14 @@ class Bindings:
             return f"{owner}.{node.attr}" if owner else node.attr
         return ""
 
-    def chain(self, node: ast.AST | None) -> Iterator[ast.Call]:
-        """Yield the calls that make a data set, the last first: ``map``, ``shuffle``, ``load_dataset``."""
-        node, line = self.value(node)
+    def chain(self, node: ast.AST | None, before: int = 0) -> Iterator[ast.Call]:
+        """Yield the calls that make a data set, the last first: ``map``, ``shuffle``, ``load_dataset``.
+
+        Args:
+            node: The data set.
+            before: The line of the statement around the expression; 0 if it is the expression's own.
+        """
+        node, line = self.value(node, before)
         for _ in range(_LONGEST):
             if isinstance(node, ast.Subscript):
                 node, line = self._part(node) or (node.value, line)
