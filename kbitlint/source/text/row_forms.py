@@ -119,6 +119,8 @@ class RowSet:
     """The stored columns that this function reads."""
     sized: bool = True
     """Whether it has a length."""
+    tensors: bool = False
+    """Whether a format makes tensors of the columns."""
     item: str = ""
     """The kind of a row that is no dict: ``tuple``."""
 
