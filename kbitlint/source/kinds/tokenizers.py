@@ -70,9 +70,15 @@ def chat_text(kind: Kind, node: ast.Call) -> Kind | None:
     whole = next((one.value for one in node.keywords if one.arg == "tokenize"), None)
     if not isinstance(whole, ast.Constant) or whole.value is not False:
         return None
-    known = facts_of(kind.text) if kind.text and not kind.marked("template") else None
-    starts = known is not None and known.family is not None and tokens_of(known).bos is not None
-    return Kind("str", source=CHAT_TEXT if starts and template_of_name(kind.text) in _STARTED else "")
+    starts = bool(kind.text) and not kind.marked("template") and starts_twice(kind.text)
+    return Kind("str", source=CHAT_TEXT if starts else "")
+
+
+def starts_twice(checkpoint: str) -> bool:
+    """Return whether the chat template and the tokenizer of a checkpoint both put a first token before a text."""
+    known = facts_of(checkpoint)
+    starts = known.family is not None and tokens_of(known).bos is not None
+    return starts and template_of_name(checkpoint) in _STARTED
 
 
 def asked(kind: Kind, method: str, node: ast.Call) -> tuple[str, int] | None:

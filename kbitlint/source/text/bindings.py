@@ -23,7 +23,7 @@ class Names:
 
     outer: Names | None = None
     bound: dict[str, list[tuple[int, ast.AST, bool]]] = field(default_factory=dict)
-    """(line of the statement, value or definition, whether it is in a branch) of each binding of a name."""
+    """(last line of the statement, value or definition, whether it is in a branch) of each binding of a name."""
 
 
 class Bindings:
@@ -84,13 +84,13 @@ class Bindings:
 
     def _assign(self, target: ast.expr, node: ast.Assign, names: Names, *, inside: bool) -> None:
         if isinstance(target, ast.Name):
-            names.bound.setdefault(target.id, []).append((node.lineno, node.value, inside))
+            names.bound.setdefault(target.id, []).append((node.end_lineno or node.lineno, node.value, inside))
         elif isinstance(target, ast.Attribute) and target.attr == "chat_template":
             self.templates.append(node.value)
         elif isinstance(target, (ast.Tuple, ast.List)):
             for item in ast.walk(target):
                 if isinstance(item, ast.Name):
-                    names.bound.setdefault(item.id, []).append((node.lineno, target, True))
+                    names.bound.setdefault(item.id, []).append((node.end_lineno or node.lineno, target, True))
 
     def value(self, node: ast.AST | None, before: int = 0) -> tuple[ast.AST | None, int]:
         """Return what an expression holds, through names, and the line of the statement that binds it.

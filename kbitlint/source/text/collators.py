@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.data_flow import DataUse
 from kbitlint.source.nodes import walk
-from kbitlint.source.text.bindings import is_constant, is_open, items, keyword, last, returned
+from kbitlint.source.text.bindings import is_constant, is_open, items, keyword, last
 from kbitlint.source.text.row_encodings import is_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kbitlint.source.text.bindings import Bindings
+    from kbitlint.source.text.bindings import Bindings, Def
     from kbitlint.source.text.row_forms import RowSet
 
 #: decoders whose tokenizer has no mask token: neither its class in transformers 5 nor its ``tokenizer_config.json`` names one
@@ -27,7 +27,10 @@ _MASKLESS = re.compile(
 _MASKED = re.compile(r"(google/(gemma|codegemma)-|CohereForAI/|CohereLabs/)")
 
 #: words of code that leaves padding out of a loss
-_MASKS = ("-100", "ignore_index", "compute_loss", "cross_entropy", "CrossEntropy")
+_MASKS = ("ignore_index", "compute_loss", "cross_entropy", "CrossEntropy")
+#: words of code that knows the padding token
+_PADDING = ("pad_token", "attention_mask", "eos_token", "<pad>", "[PAD]", "<|endoftext|>", "</s>", "pad_id", "<|im_end|>")
+_DECODERS = ("ForCausalLM", "ForConditionalGeneration", "ForVision2Seq", "ForImageTextToText")
 _COPIES = frozenset(("clone", "copy", "detach", "long"))
 
 
@@ -67,15 +70,39 @@ def pads_no_labels(names: Bindings, trainer: ast.Call, found: RowSet) -> bool:
 
 def padded_labels(names: Bindings, text: str) -> Iterator[DataUse]:
     """Yield the labels of a collator of the script that hold the padding of its batch, where nothing sets it to -100."""
-    if "ForCausalLM" not in text or any(one in text for one in _MASKS) or "batch_size=1)" in text or "batch_size=1," in text:
+    if not any(one in text for one in _DECODERS) or any(one in text for one in _MASKS) or "Seq2SeqLM" in text:
+        return
+    if "batch_size=1)" in text or "batch_size=1," in text:
         return
     for call in names.calls:
         function = names.function(keyword(call, "data_collator") or keyword(call, "collate_fn"))
-        made = [names.value(one)[0] for one in returned(function)] if function is not None else []
-        for one in made:
-            labels = items(one).get("labels") if isinstance(one, ast.Dict) else None
-            if function is not None and labels is not None and _holds_padding(names, labels):
+        masks = function is not None and "-100" in ast.unparse(function)
+        if function is None or ("-100" in text and not masks) or (masks and not _masks_others(function, text)):
+            continue
+        for one in walk(function):
+            labels = _label_value(one)
+            if labels is not None and _holds_padding(names, labels):
                 yield DataUse("labels of padding", labels.lineno)
+                break
+
+
+def _label_value(node: ast.AST) -> ast.expr | None:
+    """Return the value that a dict, or an assignment to an item, gives to ``labels``; None for other nodes."""
+    if isinstance(node, ast.Dict):
+        return items(node).get("labels")
+    target = node.targets[0] if isinstance(node, ast.Assign) else None
+    given = isinstance(target, ast.Subscript) and is_constant(target.slice, "labels")
+    return node.value if given and isinstance(node, ast.Assign) else None
+
+
+def _masks_others(function: Def, text: str) -> bool:
+    """Return whether all that a function sets to -100 are tokens by their id, none of which is the padding token."""
+    if any(one in text for one in _PADDING):
+        return False
+    stores = [one for one in walk(function) if isinstance(one, ast.Assign) and "-100" in ast.unparse(one.value)]
+    places = [one.targets[0].slice for one in stores if isinstance(one.targets[0], ast.Subscript)]
+    marks = ast.unparse(function).count("-100") == len(stores) == len(places)
+    return marks and all(isinstance(one, ast.Compare) and isinstance(one.ops[0], ast.Eq) for one in places)
 
 
 def _holds_padding(names: Bindings, node: ast.expr) -> bool:
@@ -93,7 +120,8 @@ def _holds_padding(names: Bindings, node: ast.expr) -> bool:
         return True
     pads = keyword(value, "padding")
     longest = is_constant(pads, value=True) or is_constant(pads, "longest") or is_constant(pads, "max_length")
-    return longest and (is_tokenizer(names, value.func) or (isinstance(value.func, ast.Attribute) and last(value) == "pad"))
+    makes = last(value) in ("pad", "processor") or ast.unparse(value.func).endswith("processor")
+    return longest and (is_tokenizer(names, value.func) or makes)
 
 
 def _inner(value: ast.AST | None) -> ast.expr | None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kbitlint.source.text.bindings import Def
 
 #: checkpoints whose config has no ``pad_token_id``
-_PADLESS = re.compile(r"(meta-llama/(Meta-)?Llama-3|mistralai/Mistral-7B|Qwen/Qwen2|openai-community/gpt2|gpt2)")
+_PADLESS = re.compile(r"(meta-llama/(Meta-)?Llama-[23]|mistralai/Mistral-7B|Qwen/Qwen2|openai-community/gpt2|gpt2)")
 #: columns that no model's forward takes
 _RAW = frozenset(
     (
@@ -55,6 +55,8 @@ def _uses(module: ast.Module, text: str) -> Iterator[DataUse]:
             trainer = _Trainer(names, call, text)
             yield from trainer.uses()
             yield from () if is_open(call) else trainer_uses(names, call, text)
+        elif isinstance(cls := names.value(call.func)[0], ast.ClassDef) and any(names.full(one) in PLAIN for one in cls.bases):
+            yield from _Trainer(names, call, text).unpadded()
         elif isinstance(call.func, ast.Attribute) and call.func.attr == "map" and not any(one in text for one in _FORMATS):
             yield from batched(names, call)
             yield from forked_cuda(names, call, text)
@@ -89,7 +91,7 @@ class _Trainer:
             yield from self._removed_columns()
             yield from self._unlabelled()
             yield from self._unknown_metric()
-            yield from self._padless()
+            yield from self.unpadded()
         if self._name == "trl.SFTTrainer" and "unsloth" not in self._text:
             yield from self._formatted()
             yield from self._unmarked_template()
@@ -164,13 +166,14 @@ class _Trainer:
         if metric not in known and f"eval_{metric}" not in known:
             yield DataUse("unknown metric", best.lineno, best.value)
 
-    def _padless(self) -> Iterator[DataUse]:
+    def unpadded(self) -> Iterator[DataUse]:
+        """Yield a classifier whose config has no padding token, and that gets batches of several texts."""
         size = keyword(self._args, "per_device_train_batch_size") if self._args is not None else None
         aligned = keyword(self._call, "processing_class") is not None or keyword(self._call, "tokenizer") is not None
         if (
             self._args is None
             or aligned
-            or "pad_token_id" in self._text
+            or any(one in self._text for one in ("config.pad_token_id", "pad_token_id=", '"pad_token_id"', "'pad_token_id'"))
             or not (size is None or isinstance(size, ast.Constant))
         ):
             return
@@ -214,7 +217,7 @@ class _Trainer:
         for one in (given.elts if isinstance(given, (ast.List, ast.Tuple)) else [given]) if prompts else []:
             function = self._names.function(one)
             if function is not None and "isinstance" not in ast.dump(function):
-                yield from _misread(function, elements(function, "completions"), prompts[0])
+                yield from _misread(self._names, function, elements(function, "completions"), prompts[0])
 
 
 def _prompt(given: dict[str, ast.expr]) -> str:
@@ -235,9 +238,18 @@ def _is_text(node: ast.expr) -> bool:
                for one in (node.left, node.right)) if isinstance(node, ast.BinOp) else False  # fmt: skip
 
 
-def _misread(function: Def, ones: set[str], form: str) -> Iterator[DataUse]:
-    """Yield the first place where a reward function takes completions in another form than they have."""
+def _misread(names: Bindings, function: Def, ones: set[str], form: str, depth: int = 3) -> Iterator[DataUse]:
+    """Yield the first place where a reward function, or one that it calls, takes completions in another form."""
     for node in ast.walk(function):
+        helper = names.function(node.func) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and depth else None
+        if isinstance(helper, ast.FunctionDef) and isinstance(node, ast.Call):
+            pairs = zip(helper.args.args, node.args, strict=False)
+            taken = {one.arg for one, value in pairs if isinstance(value, ast.Name) and value.id in ones}
+            asks = any(f"isinstance({one}," in ast.unparse(helper) for one in taken)
+            found = next(_misread(names, helper, taken, form, depth - 1), None) if taken and not asks else None
+            if found is not None:
+                yield found
+                return
         if form == "messages" and isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             owner = node.func.value
             text = node.func.attr in TEXT_METHODS and isinstance(owner, ast.Name) and owner.id in ones
