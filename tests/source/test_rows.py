@@ -142,6 +142,39 @@ FRAME = "data = Dataset.from_pandas(frame[['text']]{})\n"
 FILES = "data = load_dataset('json', data_files={{'{}': 'a'}}).map(lambda one: tokenizer(one['text']))['test']\n"
 LISTED = "data = []\nfor one in texts:\n    data.append(tokenizer(one, padding='max_length'{}))\n"
 
+PASSED = """\
+def make(raw, tokenizer):
+    raw = raw.shuffle(seed=1)
+    raw = raw.map(
+        lambda one: encode(one["text"]),
+        remove_columns=raw.column_names,
+    )
+    return raw
+encode = lambda text: {"input_ids": tokenizer.encode(text), "labels": tokenizer.encode(text)}
+data = make(data, tokenizer)
+#
+"""
+IMAGES = """\
+class Collate:
+    def __call__(self, rows):
+        batch = self.processor(text=rows, padding=True)
+        labels = batch["input_ids"].clone()
+        {}
+        labels[{}] = -100
+        batch["labels"] = labels
+        return batch
+"""
+READ = "import re\ndef read(text):\n    return (\n        1.0 if re.search('a', text) else 0.0)\n"
+CHATS = "data = data.map(lambda row: {'prompt': [{'role': 'user', 'content': row['q']}]})\n"
+SORTED = (
+    KEPT
+    + WEIGHTS
+    + """\
+from transformers import AutoModelForSequenceClassification
+model = AutoModelForSequenceClassification.from_pretrained("meta-llama/Llama-2-7b-hf", num_labels=2)
+"""
+)
+
 
 def uses(code):
     text = START + code
@@ -268,6 +301,31 @@ PAIRS = {
     ),
     "a-split-that-is-not-loaded": (FILES.format("train") + CAUSAL, "split absent", 1, FILES.format("test") + CAUSAL),
     "a-list-of-tensors": (LISTED.format(", return_tensors='pt'") + CAUSAL, "tensors in rows", 4, LISTED.format("") + CAUSAL),
+    "a-function-over-lines": (PASSED + PAD, "labels of unequal length", 11, PASSED + SEQ),
+    "two-names-at-once": (
+        PASSED.replace("data = make(", "data, more = make(").replace("tokenizer)\n#", "tokenizer), 1\n#") + PAD,
+        "labels of unequal length",
+        11,
+        PASSED.replace("data = make(", "data, more = make(").replace("tokenizer)\n#", "tokenizer), 1\n#") + SEQ,
+    ),
+    "images-and-padding": (
+        IMAGES.format("", "labels == image") + TRAIN.format("Collate()"),
+        "labels of padding",
+        7,
+        IMAGES.format("", "labels == processor.tokenizer.pad_token_id") + TRAIN.format("Collate()"),
+    ),
+    "rewards-through-a-helper": (
+        READ + REWARD.replace("1.0", "read(one)").replace(", solution", "") + CHATS + GRPO,
+        "messages as text",
+        4,
+        READ + REWARD.replace("1.0", "read(one[0]['content'])").replace(", solution", "") + CHATS + GRPO,
+    ),
+    "a-classifier-of-an-own-trainer": (
+        SORTED + OWN,
+        "classifier without padding",
+        11,
+        SORTED + "model.config.pad_token_id = 0\n" + OWN,
+    ),
 }
 
 
@@ -308,7 +366,7 @@ MASKED = EVEN.map(lambda row: {"input_ids": [row["input_ids"]], "attention_mask"
 def padding():
     made = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<pad>": 0}, "<pad>"))
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made)
-    tokenizer.pad_token = "<pad>"
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
     return transformers.DataCollatorWithPadding(tokenizer)
 
 

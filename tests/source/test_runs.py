@@ -50,6 +50,9 @@ tokenizer = AutoTokenizer.from_pretrained("m")
 TEXTS = "data = data.map(lambda one: {{'text': tokenizer.apply_chat_template(one['m'], tokenize=False{})}})\n"
 TUNE = "SFTTrainer(model=model, args=SFTConfig('o'{}), train_dataset=data{}).train()\n"
 
+STAMPED = "stamp = {}\nfolder = f'o-{{stamp}}'\n" + PLAIN.replace("'o'", "output_dir=str(folder)")
+LLAMA = SFT.replace('"m"', '"meta-llama/Llama-3.1-8B-Instruct"')
+
 
 def uses(code):
     text = START + code
@@ -169,6 +172,18 @@ PAIRS = {
         "rows not prepared",
         4,
         SFT + TUNE.format(", dataset_kwargs={'skip_prepare_dataset': True}", ", data_collator=collate"),
+    ),
+    "another-folder": (
+        STAMPED.format("datetime.now()") + "trainer.train(resume_from_checkpoint=True)\n",
+        "resumed from a new folder",
+        5,
+        STAMPED.format("version") + "trainer.train(resume_from_checkpoint=True)\n",
+    ),
+    "two-first-tokens": (
+        LLAMA + TEXTS.format("") + TUNE.format("", ", processing_class=tokenizer"),
+        "two first tokens",
+        5,
+        LLAMA.replace("Llama-3.1-8B-Instruct", "Unknown") + TEXTS.format("") + TUNE.format("", ", processing_class=tokenizer"),
     ),
 }
 

@@ -88,9 +88,15 @@ class Bindings:
         elif isinstance(target, ast.Attribute) and target.attr == "chat_template":
             self.templates.append(node.value)
         elif isinstance(target, (ast.Tuple, ast.List)):
+            value, line = node.value, node.end_lineno or node.lineno
+            names_alone = all(isinstance(one, ast.Name) for one in target.elts)
+            if names_alone and isinstance(value, ast.Tuple) and len(value.elts) == len(target.elts):
+                for one, part in zip(target.elts, value.elts, strict=True):
+                    names.bound.setdefault(one.id, []).append((line, part, inside))  # type: ignore[attr-defined]  # names
+                return
             for item in ast.walk(target):
                 if isinstance(item, ast.Name):
-                    names.bound.setdefault(item.id, []).append((node.end_lineno or node.lineno, target, True))
+                    names.bound.setdefault(item.id, []).append((line, target, True))
 
     def value(self, node: ast.AST | None, before: int = 0) -> tuple[ast.AST | None, int]:
         """Return what an expression holds, through names, and the line of the statement that binds it.
@@ -116,12 +122,22 @@ class Bindings:
             held = scope.bound.get(node.id)
             if held:
                 known = [one for one in held if one[0] < before] if own else held
+                known = [one for one in known if not isinstance(one[1], ast.arg)] or known  # bound anew in its function
                 if not known or any(branch for _, _, branch in known):
                     return None
                 line, value, _ = max(known, key=lambda one: one[0])
                 return line, value
             scope, own = scope.outer, False
         return None
+
+    def parameter(self, node: ast.AST | None, before: int = 0) -> ast.arg | None:
+        """Return the parameter of a function that a name certainly is; None for others."""
+        scope = self._around.get(id(node)) if isinstance(node, ast.Name) else None
+        held = scope.bound.get(node.id, []) if scope is not None and isinstance(node, ast.Name) else []
+        known = [
+            value for line, value, _ in held if line < (before or getattr(node, "lineno", 0)) or isinstance(value, ast.arg)
+        ]
+        return known[0] if len(known) == 1 and isinstance(known[0], ast.arg) else None
 
     def function(self, node: ast.AST | None) -> Def | None:
         """Return the function that an expression certainly is, or that an object of the file's class is called by."""

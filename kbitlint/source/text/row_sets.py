@@ -13,6 +13,8 @@ from kbitlint.source.text.row_functions import RowFunction
 from kbitlint.source.text.row_sources import is_named, listed_rows, own_rows, splits_of, written_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kbitlint.source.text.bindings import Bindings, Def
 
 #: methods that leave the columns as they are
@@ -25,6 +27,8 @@ _SAME = frozenset(
 #: functions whose data set has columns that the script does not tell
 _LOADERS = frozenset(("load_dataset", "load_from_disk", "from_json", "from_csv", "from_parquet"))
 _DEPTH = 40
+#: calls inside of calls that are followed
+_CALLS = 12
 
 
 class RowSets:
@@ -32,10 +36,12 @@ class RowSets:
 
     Args:
         names: The bindings of the file.
+        given: ``id`` of each parameter of the function that is followed -> the rows that it is called with.
     """
 
-    def __init__(self, names: Bindings) -> None:
+    def __init__(self, names: Bindings, given: Mapping[int, RowSet | None] | None = None) -> None:
         self._names = names
+        self._given = given or {}
         self._known: dict[int, RowSet | None] = {}
         self._depth = 0
         self.faults: list[DataUse] = []
@@ -46,6 +52,9 @@ class RowSets:
         """Return the rows of a data set; None if nothing is known of them."""
         use = before or getattr(node, "lineno", 0)
         value, line = self._names.value(node, before)
+        if value is None and self._given:
+            parameter = self._names.parameter(node, before)
+            return self._given.get(id(parameter)) if parameter is not None else None
         if value is None or self._depth > _DEPTH:
             return None
         if isinstance(value, (ast.List, ast.ListComp)):
@@ -95,7 +104,7 @@ class RowSets:
             return RowSet({}, frozenset((id(call),)))
         made, _ = self._names.value(call.func)
         if isinstance(made, ast.FunctionDef):
-            return self._returned(made)
+            return self._returned(made, call)
         if isinstance(made, ast.ClassDef):
             found, body = own_rows(self._names, made)
             if body is not None:
@@ -103,10 +112,21 @@ class RowSets:
             return found
         return written_rows(self._names, call)
 
-    def _returned(self, function: ast.FunctionDef) -> RowSet | None:
-        """Return the rows that a function of the script returns."""
+    def _returned(self, function: ast.FunctionDef, call: ast.Call) -> RowSet | None:
+        """Return the rows that a function of the script returns for a call."""
         values = returned(function)
-        return self.of(values[0]) if len(values) == 1 else None
+        if len(values) != 1 or self._depth > _CALLS:
+            return None
+        parameters = [one for one in function.args.args if one.arg != "self"]
+        pairs = [*zip(parameters, call.args, strict=False)]
+        pairs += [(one, word.value) for word in call.keywords for one in parameters if one.arg == word.arg]
+        given = {id(one): self.of(value) for one, value in pairs if isinstance(value, (ast.Name, ast.Call, ast.Subscript))}
+        inner = RowSets(self._names, given)
+        inner._depth = self._depth + 1
+        found = inner.of(values[0])
+        self.faults += inner.faults
+        self.raw |= inner.raw
+        return found
 
     def _built(self, call: ast.Call, method: ast.Attribute) -> RowSet | None:
         """Return the rows that a method of an object of the script's own class returns."""
@@ -114,7 +134,7 @@ class RowSets:
         cls, _ = self._names.value(made.func) if isinstance(made, ast.Call) else (None, 0)
         body = cls.body if isinstance(cls, ast.ClassDef) else []
         own = [one for one in body if isinstance(one, ast.FunctionDef) and one.name == last(call)]
-        return self._returned(own[0]) if own else None
+        return self._returned(own[0], call) if own else None
 
     def _note(self, body: RowFunction, call: ast.AST | None = None) -> None:
         self.faults += [DataUse("labels by characters", line) for line in body.by_characters]

@@ -255,7 +255,7 @@ class Values:
         if name in _SAME and len(given) == 1:
             return given[0] if given[0].kind in ("ids", "column") else UNKNOWN
         function = self.names.function(node.func) if node.func.id not in self.env else None  # type: ignore[attr-defined]
-        plain = function is not None and not node.keywords and len(given) == len(node.args)
+        plain = function is not None and not is_open(node) and len(given) == len(node.args)
         return self.called(function, given) if plain and function is not None else UNKNOWN
 
     def _method(self, node: ast.Call, name: str, given: list[Form]) -> Form:
