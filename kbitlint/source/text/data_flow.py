@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.data_flow import DataUse
 from kbitlint.source.nodes import is_trainer
+from kbitlint.source.text.asleep import asleep_uses
 from kbitlint.source.text.bindings import Bindings, elements, is_constant, is_open, items, keyword, last, returned
 from kbitlint.source.text.collators import masked, padded_labels
 from kbitlint.source.text.data_sets import set_uses
@@ -71,6 +72,7 @@ def _uses(module: ast.Module, text: str) -> Iterator[DataUse]:
     yield from row_uses(names, text)
     yield from run_uses(names, text)
     yield from folder_uses(names, text)
+    yield from asleep_uses(module, names, text)
 
 
 class _Trainer:
