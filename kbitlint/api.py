@@ -167,7 +167,7 @@ def memory(  # noqa: PLR0913  # each is one setting of a training step
         strategy: A name of ``context.launch``; None for that of the context, or ``ddp`` for several cards.
         offload: Whether sharded weights lie in host memory.
         told: Receives the first peak in words, before the rest of the table is measured.
-        **options: As for ``check``.
+        **options: As for ``check``. With ``inputs`` the step runs on that batch, and ``step`` computes its loss.
 
     Raises:
         KbitlintError: As for ``check``; or an argument is wrong.
@@ -175,16 +175,22 @@ def memory(  # noqa: PLR0913  # each is one setting of a training step
     chosen = options_of(options)
     from kbitlint.fixes.budget import memory_of, plan_of  # an audit measures no step
     from kbitlint.fixes.lora import parse_lora  # as above
-    from kbitlint.fixes.measured_target import context_of_target, launch_of, refuse_wrong_types  # an audit measures no step
+    from kbitlint.fixes.measured_target import (  # an audit measures no step
+        context_of_target,
+        launch_of,
+        refuse_second_batch,
+        refuse_wrong_types,
+    )
 
     refuse_wrong_types(batch=batch, seq_len=seq_len, gpus=gpus, accumulation=accumulation, every=every)
     refuse_wrong_types(lora=lora, optimizer=optimizer, strategy=strategy, loss=loss, attention=attention)
+    refuse_second_batch(chosen, batch=batch, seq_len=seq_len)
     settings = (optimizer, loss, accumulation, every, attention)
     plan_of(chosen.context, *settings)  # wrong settings raise before the target is opened
     launch_of(strategy, gpus, chosen.context, offload=offload)  # as above
     adapter = None if lora is None else parse_lora(lora)
     parsed = target_of(target)
-    with turn(parsed):
+    with turn(parsed, chosen):
         opened = open_target(parsed, chosen)
         context = context_of_target(opened, chosen, spread=gpus is not None or strategy is not None)
         step, launch = plan_of(context, *settings), launch_of(strategy, gpus, context, offload=offload)
@@ -225,11 +231,12 @@ def fit(  # noqa: D417, PLR0913  # each is one setting of a run; some are those 
     """
     from kbitlint.fixes.budget import plan_of  # an audit measures no step
     from kbitlint.fixes.fit import asked_of, fit_target  # as above
-    from kbitlint.fixes.measured_target import context_of_target, refuse_wrong_types  # an audit measures no step
+    from kbitlint.fixes.measured_target import context_of_target, refuse_second_batch, refuse_wrong_types  # as above
 
     refuse_wrong_types(gpu=gpu, batch=batch, seq_len=seq_len, gpus=gpus, accumulation=accumulation, checkpointing=checkpointing)
     refuse_wrong_types(lora=lora, optimizer=optimizer, strategy=strategy, loss=loss, attention=attention)
     chosen = options_of(options)
+    refuse_second_batch(chosen, batch=batch, seq_len=seq_len)
     settings = (optimizer, loss, accumulation, None, attention)
 
     def ask(context: TrainingContext) -> Asked:
@@ -237,7 +244,7 @@ def fit(  # noqa: D417, PLR0913  # each is one setting of a run; some are those 
 
     ask(chosen.context)  # wrong settings raise before the target is opened
     parsed = target_of(target)
-    with turn(parsed):
+    with turn(parsed, chosen):
         opened = open_target(parsed, chosen)
         context = context_of_target(opened, chosen, spread=gpus is not None or strategy is not None)
         asked = dataclasses.replace(ask(context), writable=writable)

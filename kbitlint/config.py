@@ -22,12 +22,6 @@ from kbitlint.violation import Severity
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # pragma: no cover
-
-
 _LIMITS = Limits()
 
 
@@ -159,6 +153,10 @@ def _table_of(path: Path) -> dict[str, Any]:
 
 
 def _parsed(path: Path, text: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib  # most scripts' projects have no table of kbitlint
+    else:
+        import tomli as tomllib  # pragma: no cover  # as above
     try:
         return dict(tomllib.loads(text))
     except (ValueError, RecursionError) as error:  # a number with too many digits raises ValueError

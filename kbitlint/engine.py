@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +56,8 @@ def run(rules: Iterable[Rule], facts: Facts, context: TrainingContext) -> Outcom
             except Unchecked as reason:
                 skips.append(Skip(rule.meta.code, surface, str(reason), unstated=isinstance(reason, Unstated)))
             except Exception as error:  # noqa: BLE001  # a broken rule pack must not hide the other verdicts
+                import traceback  # only a crash needs it
+
                 crashes.append(Crash(rule.meta.code, surface, one_line(error), traceback.format_exc()))
             else:
                 by_surface[surface] = found

@@ -36,6 +36,8 @@ class Setup:
     """Whether sharded weights lie in host memory."""
     stored: bool = False
     """Whether packed weights are stored as bfloat16, which FSDP can shard."""
+    own_batch: bool = False
+    """Whether the batch is the caller's own, so that no other one is measured."""
 
 
 @dataclass(frozen=True, slots=True)

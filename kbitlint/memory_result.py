@@ -137,3 +137,5 @@ class MemoryResult:
     notes: tuple[str, ...] = ()
     launch: str = ""
     """How the run is spread over cards, in words: ``one of 2 ranks, fsdp2``. Empty for one card."""
+    own_batch: bool = False
+    """Whether the batch is the caller's own."""

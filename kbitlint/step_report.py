@@ -66,9 +66,8 @@ class MemoryReport(_Document, MemoryResult):
         """Return the batch and the least peak of each state, on one line."""
         peaks = {state.name: min(step.peak for step in state.steps.values()) for state in self.states if state.steps}
         named = ", ".join(f"{name} {size(peak)}" for name, peak in peaks.items())
-        return (
-            f"<MemoryReport {self.target or self.summary}, {self.batch[0]} x {self.batch[1]} tokens: {named or 'not measured'}>"
-        )
+        batch = "your batch" if self.own_batch else "{} x {} tokens".format(*self.batch)
+        return f"<MemoryReport {self.target or self.summary}, {batch}: {named or 'not measured'}>"
 
 
 class FitReport(_Document, FitResult):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
-import re
 from pathlib import Path
 from typing import Any
 
+from kbitlint import lazy_patterns as re
 from kbitlint.errors import TargetError, did_you_mean
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.violation import Surface

@@ -8,6 +8,7 @@ from kbitlint.facts.source import Action
 from kbitlint.facts.training import Loop
 from kbitlint.facts.values import Call
 from kbitlint.rule import Meta, Rule
+from kbitlint.upstream.trl_casts import cast_since, refused_before
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -76,13 +77,16 @@ class AdaptersUnfitForGradScaler(Rule):
             if not (scaled and trained.certain and (narrow or copies)):
                 continue
             dtype = dtypes.pop() if narrow else "float16"
-            what = "the adapters are" if narrow else "what modules_to_save copies is"
+            since = cast_since(source.versions, trained.call) if dtype == "bfloat16" else ""
             arguments = trained.paths[0].arguments
+            if since and refused_before(source.versions, trained.call, trained.models[0], arguments):
+                continue  # only a TRL that casts nothing takes the call
+            what = "the adapters are" if narrow else "what modules_to_save copies is"
             given = arguments.argument("fp16") if arguments is not None and not arguments.gives("bf16") else None
             edits = source.rename_argument(given, "bf16") if given is not None else ()
             title = "train in bfloat16: bf16=True"
             yield self.violation(
-                f"{what} {dtype}{trained.where}, and the gradient scaler of float16 training unscales float32 only",
+                f"{what} {dtype}{since}{trained.where}, and the gradient scaler of float16 training unscales float32 only",
                 source.at(arguments or trained.call),
                 surface=Surface.SOURCE,
                 severity=Severity.ERROR if dtype == "float16" else Severity.WARNING,

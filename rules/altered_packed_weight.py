@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kbitlint.facts.model import ModelFacts
     from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.trace import TraceFacts
 
 
 class AlteredPackedWeight(Rule):
@@ -25,9 +26,11 @@ class AlteredPackedWeight(Rule):
     ## What it does
 
     Compares each packed bitsandbytes weight with its own record: the storage dtype in which it was packed, the number of
-    bytes that its shape takes, and the shape and block maxima in its quantization state. Reports the first difference.
+    bytes that its shape takes, and the shape and block maxima in its quantization state. Reports the first difference, and
+    as a warning a weight whose scales are all zero.
 
-    In a checkpoint folder, compares the number of scales with the bytes of the weight, by the safetensors headers.
+    In a checkpoint folder, compares the number of scales with the bytes of the weight, by the safetensors headers, and reads
+    the first scales.
 
     In a script, reports a loop that casts the `data` of every parameter of a packed model.
 
@@ -93,19 +96,46 @@ class AlteredPackedWeight(Rule):
                     surface=Surface.FILES,
                     fix=Fix("save the quantized model again", Safety.DISPLAY),
                 )
+            elif item.blank:
+                yield self.violation(
+                    _BLANK,
+                    Location(item.module, checkpoint.tensors[f"{item.module}.weight"].file),
+                    surface=Surface.FILES,
+                    severity=Severity.WARNING,
+                    fix=Fix("quantize and save the model again", Safety.DISPLAY),
+                )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each packed weight that contradicts its record."""
         if not model.quantized:
             raise Unchecked("no layer is quantized")
+        yield from self._conflicts(model, Surface.MODEL)
+
+    def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield the same."""
+        yield from self._conflicts(trace.model, Surface.TRACE)
+
+    def _conflicts(self, model: ModelFacts, surface: Surface) -> Iterator[Violation]:
         for layer in model.quantized:
             if layer.conflict:
                 yield self.violation(
                     f"the packed weight contradicts its record: {layer.conflict}",
                     Location(layer.path),
+                    surface=surface,
                     evidence={"method": layer.packing.method, "bits": layer.packing.bits},
-                    fix=Fix("load the model again, and neither cast nor evaluate it before it trains", Safety.DISPLAY),
+                    fix=Fix("load the model again, and do not cast it before it trains", Safety.DISPLAY),
                 )
+            elif layer.blank:
+                yield self.violation(
+                    _BLANK,
+                    Location(layer.path),
+                    severity=Severity.WARNING,
+                    evidence={"method": layer.packing.method, "bits": layer.packing.bits},
+                    fix=Fix("load the model again, from a checkpoint that holds the weight", Safety.DISPLAY),
+                )
+
+
+_BLANK = "the packed weight unpacks to zeros only"
 
 
 def _in_bytes(model: ModelState) -> bool:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kbitlint.facts.model import ModelFacts
     from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.values import Argument, Call
 
 #: billions of parameters of a model that common cards train without checkpointing
 _SMALL = 3.5
@@ -30,8 +31,9 @@ class CheckpointingOff(Rule):
     checkpointing, or declares it while no code of its layers calls it. It is an error if the class does not support it
     and the training loop enables it, because that raises.
 
-    In a script, FSDP runs and prefix-tuning adapters are not reported. It is an info there if the checkpoint's name tells at
-    most 3.5 billion parameters: the activations of such a model fit on common cards.
+    In a script, FSDP runs and prefix-tuning adapters are not reported. It is an info there if the training arguments write
+    `gradient_checkpointing=False`, or if the checkpoint's name tells at most 3.5 billion parameters: the activations of such a
+    model fit on common cards.
 
     ## Why is this bad?
 
@@ -119,13 +121,20 @@ class CheckpointingOff(Rule):
                 edits = source.set_value(arguments, "gradient_checkpointing", value=True)
             title = "enable it: gradient_checkpointing=True"
             small = all(0 < _billions(model) <= _SMALL for model in trained.models)
+            chosen = _chosen(arguments) if arguments is not None else None
             yield self.violation(
                 f"checkpointing is off{trained.where}: every layer keeps its activations",
-                source.at(trained.call),
+                source.at(trained.call) if chosen is None else source.at_line(chosen.whole.line, chosen.name),
                 surface=Surface.SOURCE,
-                severity=Severity.INFO if small else None,
+                severity=Severity.INFO if small or chosen is not None else None,
                 fix=Fix(title, Safety.SAFE, edits) if edits else Fix(title, Safety.DISPLAY),
             )
+
+
+def _chosen(arguments: Call) -> Argument | None:
+    """Return the argument by which the script itself chooses to train without checkpointing; None if it leaves it out."""
+    given = arguments.argument("gradient_checkpointing")
+    return given if given is not None and given.value is False else None
 
 
 def _billions(model: ModelState) -> float:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 from kbitlint.facts.source import Action
 from kbitlint.module_paths import matches_key
 from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.upstream.families import facts_of
+from kbitlint.upstream.layer_paths import layer_paths
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.checkpoint import CheckpointFacts
-    from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.source import SourceFacts, Step
     from kbitlint.facts.values import Call
 
 PATTERNS = ("rank_pattern", "alpha_pattern")
@@ -74,7 +76,8 @@ class DeadRankPattern(Rule):
                 if config is None or patterns is None or not targets or patterns.span.start in seen:
                     continue
                 seen.add(patterns.span.start)
-                for key in (key for key in patterns.arguments if _matches_none(key.name, targets)):
+                paths = _paths(steps, targets)
+                for key in (key for key in patterns.arguments if _matches_none(key.name, targets, paths)):
                     yield self.violation(
                         f"{name} names {key.name!r}, which matches none of target_modules: the default is used",
                         source.at_line(key.whole.line, name),
@@ -108,10 +111,22 @@ def _listed(config: Call | None) -> tuple[str, ...]:
     return tuple(name for name in names if isinstance(name, str)) if all(isinstance(name, str) for name in names) else ()
 
 
-def _matches_none(pattern: str, targets: tuple[str, ...]) -> bool:
+def _paths(steps: tuple[Step, ...], targets: tuple[str, ...]) -> list[str]:
+    """Return the paths of the targets in a language model whose family tells them; an empty list if they are not known."""
+    loads = {step.before.load for step in steps}
+    load = next(iter(loads)) if len(loads) == 1 else None
+    if load is None or load.callee != "transformers.AutoModelForCausalLM.from_pretrained" or load.gives("trust_remote_code"):
+        return []
+    kind = facts_of(load.value("pretrained_model_name_or_path"), steps[0].before.named).model_type
+    return [path for path in layer_paths(kind, tuple(range(100))) if path.endswith(tuple(f".{name}" for name in targets))]
+
+
+def _matches_none(pattern: str, targets: tuple[str, ...], known_paths: list[str]) -> bool:
     """Return whether a pattern is a plain or anchored name that matches no target; other patterns are not judged."""
     if not _NAME.fullmatch(pattern):
         return False
+    if known_paths:
+        return not any(matches_key(pattern, path) for path in known_paths)
     name = pattern.removeprefix("^").replace("\\.", ".")
     paths = [above.format(number) + target for target in targets for above in _ABOVE for number in (0, 1, 11)]
     known = any(matches_key(pattern, path) for path in paths)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.source import SourceFacts, Step
 
 #: strong signs of a launch with several ranks
 STRONG = ("LOCAL_RANK", "init_process_group", "DistributedDataParallel", "DDP")
@@ -32,7 +32,8 @@ class DeviceMapIgnoresRank(Rule):
     ## What it does
 
     Reports `device_map='auto'` (or `balanced`, `balanced_low_0`, `sequential`), and a map with one constant device. The
-    map must be the same on every path of a script for several ranks.
+    map must be the same on every path of a script for several ranks. Reports the load of a quantized model without a map,
+    or with the current device, before anything has set the device of the rank: `TrainingArguments` and `Accelerator` do.
 
     It is an error for a string such as `'auto'`, if the script wraps the model in DDP itself. It is a warning for a
     constant device. It is also a warning if the script only contains signs of a distributed launch, such as reading
@@ -41,7 +42,8 @@ class DeviceMapIgnoresRank(Rule):
     ## Why is this bad?
 
     Each process sees all devices, so `auto` spreads every copy over all of them. accelerate refuses to train such a
-    model in a distributed run. A constant device puts all copies on one GPU.
+    model in a distributed run. A constant device puts all copies on one GPU. Without a map, a quantized model is loaded
+    onto the current device, which is GPU 0 in each process until it is set. accelerate refuses such copies as well.
 
     ## Example
 
@@ -79,6 +81,8 @@ class DeviceMapIgnoresRank(Rule):
         wrapped = {step.model_id for path in source.paths for step in path.steps if step.detail == "ddp"}
         for call, steps in source.steps_at(Action.LOAD):
             argument = call.argument("device_map")
+            if all(_on_first(source, step) for step in steps):
+                yield from self._unplaced(source, call, [one.what for one in strong if one.concerns(call.span.line)] + launched)
             if argument is None or not _same_everywhere(argument.value):
                 continue
             maps = {repr(step.call.value("device_map")) for step in steps}
@@ -101,3 +105,33 @@ class DeviceMapIgnoresRank(Rule):
                 evidence={"signs": [mention.what for mention in source.distributed]},
                 fix=Fix(title, Safety.UNSAFE, edits) if inside else Fix(title, Safety.DISPLAY),
             )
+
+    def _unplaced(self, source: SourceFacts, call: Call, signs: list[str]) -> Iterator[Violation]:
+        """Yield the load of a quantized model by every rank of a run on its first device."""
+        sharded = [
+            one
+            for path in source.paths
+            for one in path.trainings
+            if one.model.load is not None and one.model.load.span == call.span and (one.fsdp is not False or one.zero_stage)
+        ]
+        if not signs or sharded:
+            return
+        call_of, imported = source.importing("accelerate.PartialState")
+        edits = source.set_argument(call, "device_map", f'{{"": {call_of}().process_index}}')
+        yield self.violation(
+            f"every rank loads the model onto GPU 0, and {signs[0]} tells of several: nothing has set its device yet",
+            source.at(call),
+            surface=Surface.SOURCE,
+            severity=Severity.WARNING,
+            consequence=Consequence.FRAGILE,
+            evidence={"signs": signs},
+            fix=Fix("put it on the device of its rank", Safety.UNSAFE, edits + imported),
+        )
+
+
+def _on_first(source: SourceFacts, step: Step) -> bool:
+    """Return whether a load puts a quantized model on the current device, before a call could set it."""
+    argument, state = step.call.argument("device_map"), step.before
+    if state.placed or state.method != "bitsandbytes" or not step.call.complete:
+        return False
+    return argument is None or source.code_of(argument.span).endswith("current_device()}")

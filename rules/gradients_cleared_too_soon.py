@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.own_loops import Act
+from kbitlint.facts.own_loops import Act, Oversight
 from kbitlint.rule import Meta, Rule
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
@@ -27,7 +27,8 @@ class GradientsClearedTooSoon(Rule):
 
     Reads the loops that a script writes itself. Reports a loop that clears the gradients between the backward pass and the
     optimizer's step. Reports a loop that computes and clears gradients in a file without any step, and one that steps in a
-    file without any backward pass, such as a `training_step` of the script's own Trainer. A loop that does so in some rounds
+    file without any backward pass, such as a `training_step` of the script's own Trainer. Reports a clip to a norm of
+    zero, which makes every gradient zero. A loop that does so in some rounds
     only is not reported, and neither is a file that reads `.grad`, because it may change the parameters by hand.
 
     ## Why is this bad?
@@ -62,6 +63,14 @@ class GradientsClearedTooSoon(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each such loop."""
+        for fault in source.loop_faults:
+            if fault.kind is Oversight.CLIPS_TO_ZERO:
+                yield self.violation(
+                    f"{fault.name} with a limit of 0 makes every gradient zero",
+                    source.at_line(fault.line, fault.name),
+                    surface=Surface.SOURCE,
+                    fix=Fix("clip to a positive norm, such as 1.0, or not at all", Safety.DISPLAY),
+                )
         does = {one.act for loop in source.own_loops for one in loop.acts}
         for loop in source.own_loops:
             if (found := _fault(source, loop, does)) is not None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.source import SourceFacts, Step
 
 #: bits -> the class of bitsandbytes for them
 _CLASSES = {4: "Linear4bit", 8: "Linear8bitLt"}
@@ -59,17 +59,11 @@ class LayersOfOtherBits(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield at most one violation, at the class of the other number of bits."""
-        named = [bits for bits, name in _CLASSES.items() if source.times(name)]
-        if len(named) != 1 or source.dialect != "python":
+        steps = [step for _, attached in source.steps_at(Action.ATTACH) for step in attached]
+        if source.dialect != "python" or not steps or not all(map(_computes_targets, steps)):
             return
-        computed = []
-        for _, steps in source.steps_at(Action.ATTACH):
-            for step in steps:
-                config = step.call.within("peft_config")
-                targets = config.value("target_modules") if config is not None else None
-                computed.append(targets is UNKNOWN and step.before.certain and step.before.bits in _CLASSES)
-                computed[-1] = computed[-1] and step.before.bits != named[0]
-        if computed and all(computed):
+        named = [bits for bits, name in _CLASSES.items() if source.times(name)]
+        if len(named) == 1 and all(step.before.bits == 12 - named[0] for step in steps):
             other, own = _CLASSES[named[0]], _CLASSES[12 - named[0]]
             yield self.violation(
                 f"layers of class {other} are searched, and the model's are {own}",
@@ -78,3 +72,9 @@ class LayersOfOtherBits(Rule):
                 evidence={"searched": other},
                 fix=Fix(f"search for {own}", Safety.DISPLAY),
             )
+
+
+def _computes_targets(step: Step) -> bool:
+    config = step.call.within("peft_config")
+    targets = config.value("target_modules") if config is not None else None
+    return targets is UNKNOWN and step.before.certain

@@ -22,7 +22,8 @@ class MisusedResult(Rule):
 
     Follows what functions of the libraries return. Reports a result of None that is used as an object, a result that is
     unpacked into another number of names, results of `Accelerator.prepare` in another order than its arguments, and keys that
-    splits or metrics do not have. A warning for a result that is thrown away, where the call changes nothing else.
+    splits or metrics do not have. A warning for a result that is thrown away, where the call changes nothing else, and for
+    that of `Accelerator.prepare`.
 
     ## Why is this bad?
 
@@ -64,7 +65,7 @@ class MisusedResult(Rule):
             yield self._report(source, fault)
 
     def _report(self, source: SourceFacts, fault: ObjectFault) -> Violation:
-        dropped = fault.kind == "dropped"
+        dropped = fault.kind in ("dropped", "lost")
         message, fix = _WORDS[fault.kind]
         return self.violation(
             message.format(fault),
@@ -86,6 +87,10 @@ _WORDS = {
     "unentered": (
         "{0.owner} returns a context manager, which does nothing until a `with` enters it",
         "write `with {0.name}(...):` around the code",
+    ),
+    "lost": (
+        "the objects that {0.owner} returns are thrown away, and the loop uses those that it was given",
+        "assign its result to {0.meant}",
     ),
     "dropped": ("{0.name} returns a new object and changes nothing, and its result is thrown away", "assign its result"),
 }

@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 
 class NonfiniteAdapter(Rule):
-    """An adapter, or a vector of the base model, that holds NaN or infinity.
+    """An adapter, or a tensor of the base model, that holds NaN or infinity.
 
     ## What it does
 
-    Reads the first values of each tensor in adapter_model.safetensors. Reports tensors with a value that is not finite. On a
-    model with weights, reports adapter parameters and vectors (norms, biases) with such a value.
+    Reads the first values of each tensor in adapter_model.safetensors, and of each vector (norms, biases) in a model's files.
+    Reports tensors with a value that is not finite. On a model with weights, reports adapter parameters, vectors, frequencies
+    and matrices with such a value. Of a large matrix it reads some rows.
 
     ## Why is this bad?
 
@@ -58,21 +59,31 @@ class NonfiniteAdapter(Rule):
         """Yield at most one violation, on the first parameter."""
         if model.nonfinite:
             yield self.violation(
-                f"{len(model.nonfinite)} parameters of adapters, norms or biases hold NaN or infinity",
+                f"{len(model.nonfinite)} parameters or buffers hold NaN or infinity",
                 Location(model.nonfinite[0]),
                 evidence={"parameters": len(model.nonfinite)},
                 fix=Fix("load the model, or the adapter of an earlier checkpoint, again", Safety.DISPLAY),
             )
 
     def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
-        """Yield at most one violation, on the first tensor."""
-        if not checkpoint.adapter_tensors:
-            raise Unchecked("no adapter_model.safetensors here")
-        if checkpoint.nonfinite:
+        """Yield at most one violation on the first tensor of an adapter, and one on the first vector of a model."""
+        if not (checkpoint.adapter_tensors or checkpoint.tensors):
+            raise Unchecked("no safetensors headers here")
+        own = [name for name in checkpoint.nonfinite if name in checkpoint.adapter_tensors]
+        if own:
             yield self.violation(
-                f"{len(checkpoint.nonfinite)} of {len(checkpoint.adapter_tensors)} adapter tensors hold NaN or infinity",
-                Location(checkpoint.nonfinite[0], "adapter_model.safetensors"),
+                f"{len(own)} of {len(checkpoint.adapter_tensors)} adapter tensors hold NaN or infinity",
+                Location(own[0], "adapter_model.safetensors"),
                 surface=Surface.FILES,
-                evidence={"tensors": len(checkpoint.nonfinite)},
+                evidence={"tensors": len(own)},
                 fix=Fix("audit the script that trained it, and train again", Safety.DISPLAY),
+            )
+        vectors = [name for name in checkpoint.nonfinite if name in checkpoint.tensors]
+        if vectors:
+            yield self.violation(
+                f"{len(vectors)} vectors of the model hold NaN or infinity",
+                Location(vectors[0], checkpoint.tensors[vectors[0]].file),
+                surface=Surface.FILES,
+                evidence={"tensors": len(vectors)},
+                fix=Fix("save or download the model again", Safety.DISPLAY),
             )

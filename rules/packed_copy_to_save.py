@@ -8,6 +8,7 @@ from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.upstream.architectures import INNER_LINEARS
 from kbitlint.upstream.families import facts_of
+from kbitlint.upstream.layer_paths import CONNECTORS
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ class PackedCopyToSave(Rule):
     ## What it does
 
     Reports copies that PEFT made of packed layers. In a script, reports `modules_to_save` with the name of a linear layer of
-    the checkpoint's family, on a quantized model whose list of modules to skip does not name it.
+    the checkpoint's family, or of the projector behind an image tower, on a quantized model whose list of modules to skip
+    does not name it.
 
     Also reports a packed weight in the file of a saved adapter.
 
@@ -122,6 +124,7 @@ def _packed(model: ModelState) -> frozenset[str]:
         return frozenset()
     if not (skipped is None or isinstance(skipped, tuple)):
         return frozenset()
-    known = facts_of(load.value("pretrained_model_name_or_path"), model.named).architecture
-    names = known.names if known is not None else INNER_LINEARS
-    return frozenset(names) - {str(name).rpartition(".")[2] for name in skipped or ()}
+    known = facts_of(load.value("pretrained_model_name_or_path"), model.named)
+    names = known.architecture.names if known.architecture is not None else INNER_LINEARS
+    parts = {CONNECTORS[known.model_type]} if known.model_type in CONNECTORS else set()
+    return (frozenset(names) | parts) - {part for name in skipped or () for part in str(name).split(".")}

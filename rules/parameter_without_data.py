@@ -35,6 +35,8 @@ class ParameterWithoutData(Rule):
     `get_peft_model` creates adapters on the device of the base layer's weight, without a message if that is meta. Such
     an adapter never gets data.
 
+    A trainable parameter without elements is reported as well. Those of ZeRO-3 and FSDP are not: their elements are elsewhere.
+
     A script is checked for `get_peft_model(..., low_cpu_mem_usage=True)` before a training. PEFT means it for adapters whose
     saved weights are loaded next.
 
@@ -67,6 +69,7 @@ class ParameterWithoutData(Rule):
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each parameter without data in a model with weights."""
+        yield from self._empty(model)
         devices = sorted({p.device for p in model.parameters})
         weights = [p for p in model.parameters if p.packed] or model.parameters
         if "meta" not in devices or all(p.device == "meta" for p in weights):  # some classes create a few tensors elsewhere
@@ -87,6 +90,21 @@ class ParameterWithoutData(Rule):
                     Location(parameter.path),
                     evidence={"shape": list(parameter.shape), "devices": devices, "trainable": parameter.requires_grad},
                     fix=Fix("load the base as a whole before adapters are attached", Safety.DISPLAY),
+                )
+
+    def _empty(self, model: ModelFacts) -> Iterator[Violation]:
+        """Yield one violation for each trainable parameter without elements: a warning outside of adapters."""
+        alone = all(not parameter.numel for parameter in model.trainable)
+        for parameter in model.trainable:
+            if parameter.path in model.empty:
+                added = parameter.adapter and not parameter.outside
+                yield self.violation(
+                    f"{'adapter' if added else 'parameter'} has no elements: its shape is {list(parameter.shape)}",
+                    Location(parameter.path),
+                    severity=Severity.ERROR if added or alone else Severity.WARNING,
+                    consequence=Consequence.TRAINS_NOTHING,
+                    evidence={"shape": list(parameter.shape)},
+                    fix=Fix("create it with its size, or load its values", Safety.DISPLAY),
                 )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:

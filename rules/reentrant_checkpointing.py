@@ -115,9 +115,9 @@ class ReentrantCheckpointing(Rule):
         call: Call = how.by  # type: ignore[assignment]  # a state that checkpoints has the call that decides
         given = call.argument(how.flag or how.kwargs)
         trainings = [training for _, training in found if training is not None]
-        searching = (one for one in trainings if one.distributed and one.find_unused is True)
-        fails = any(not put_to_sleep(source, one) for one in searching)
-        searches = bool(source.distributed) and not how.flag and any(training.lets_ddp_search for training in trainings)
+        fails = any(one.distributed and one.find_unused is True and not put_to_sleep(source, one) for one in trainings)
+        decided = how.flag or any(one.find_unused is False for one in trainings)  # on one path: False if ddp else None
+        searches = bool(source.distributed) and not decided and any(training.lets_ddp_search for training in trainings)
         message = UNSET if how.reentry.value == "unset" else "checkpointing is reentrant"
         if fails:
             message += ", and DDP looks for unused parameters"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.guards import imports_package
 from kbitlint.facts.histories import received_models
 from kbitlint.rule import Meta, Rule
 from kbitlint.upstream.contracts.conditions import names
@@ -32,8 +33,9 @@ class RefusedArguments(Rule):
     ## What it does
 
     Reports combinations of arguments, and orders of calls, for which PEFT, transformers, TRL, diffusers, Lightning,
-    unsloth, axolotl, LLaMA-Factory or ms-swift raises an exception (an error), or drops an argument (a warning). The
-    message is the library's own. A combination that only some paths reach is a warning.
+    unsloth, axolotl, LLaMA-Factory, LitGPT or ms-swift raises an exception (an error), or drops an argument (a warning). The
+    message is the library's own. A combination that only some paths reach is a warning, as is a batch that only a
+    number of processes which no launch command names can divide.
 
     ## Why is this bad?
 
@@ -70,31 +72,36 @@ class RefusedArguments(Rule):
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each combination that a call refuses or ignores."""
         received = received_models(source)
+        processes = context.world_size or source.processes
+        changes_batch = imports_package(source.text, "unsloth")  # its config makes the batch size a multiple
         for call in source.calls:
             ways: list[tuple[Call, ModelState | None]] = [(one, None) for one in source.variants.get(call.span) or (call,)]
             if any(one.callee == call.callee for one, _ in received.get(call.span.start, ())):
                 ways = [*received[call.span.start]]
             found: dict[Contract, int] = {}
             for one, model in ways:
-                for row in broken(one, source.versions, model):
+                for row in broken(one, source.versions, model, processes or (None if source.distributed else 1)):
                     found[row] = found.get(row, 0) + 1
             names_given = [one.name for one in call.arguments] if found else []
             causes = {*meant_keys(source.dialect, names_given).values(), *replaced(call.callee, names_given, source.versions)}
             for row, times in found.items():
-                if causes & set(names(row.when)):
+                if causes & set(names(row.when)) or (changes_batch and "processes" in row.when):
                     continue  # the misspelt or former key is the cause, and another rule's
-                yield self._report(source, call, row, always=times == len(ways))
+                alone = "processes" in row.when and processes is None
+                yield self._report(source, call, row, always=times == len(ways), alone=alone)
 
-    def _report(self, source: SourceFacts, call: Call, row: Contract, *, always: bool) -> Violation:
+    def _report(self, source: SourceFacts, call: Call, row: Contract, *, always: bool, alone: bool) -> Violation:
         library, _, last = call.callee.partition(".")
         name = library if library == source.dialect else last.rpartition(".")[2]
         argument = row.at(call)
         message = " ".join(_GAP.sub(" ... ", row.message.strip()).split())
         apart = argument is None or _meets_here(source, call, row)
         where = source.at(call) if apart or argument is None else source.at_line(argument.whole.line, argument.name)
-        severity, consequence = (Severity.ERROR, Consequence.FAILS) if always else (Severity.WARNING, Consequence.FRAGILE)
+        certain = always and not alone
+        severity, consequence = (Severity.ERROR, Consequence.FAILS) if certain else (Severity.WARNING, Consequence.FRAGILE)
         if row.raises:
-            moment = "".join((f" {row.moment}" if row.moment else "", "" if always else " on some paths"))
+            where_raised = " with one process" if alone else "" if always else " on some paths"
+            moment = "".join((f" {row.moment}" if row.moment else "", where_raised))
             article = "an" if row.raises[0] in "AEIOU" else "a"
             what = f"{name} raises {article} {row.raises}{moment}: {message}"
         else:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint import lazy_patterns as re
 from kbitlint.facts.config_moves import into_given_config, into_new_config
+from kbitlint.facts.passed import is_certain
 from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule
 from kbitlint.upstream.quantization import QUANTIZATION_ARGUMENTS
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from kbitlint.facts.source import SourceFacts
     from kbitlint.facts.values import Argument, Call
 
-
-#: the code may choose a branch by version, and pass the argument to an older one only
+#: the code may choose a branch by version
 _VERSION = re.compile(r"version|\bsignature\(", re.IGNORECASE)
 _STORY = re.compile(r"(\"\"\"|''').*?\1|#[^\n]*", re.DOTALL)
 FLAGS = ("load_in_4bit", "load_in_8bit")
@@ -72,13 +72,12 @@ class RemovedLoadInKbitArgument(Rule):
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each removed keyword, string argument or function."""
         five = number(source.versions.get("transformers", "5")) >= (5,)
-        asks = _VERSION.search(_STORY.sub("", source.text)) is not None
         for call, steps in source.steps_at(Action.LOAD) if five else ():
             for name in FLAGS:
                 given = [argument for step in steps if (argument := step.call.argument(name)) is not None]
-                always = len(given) == len(steps)
-                known = call.callee.startswith(("transformers.", "peft.")) and (always or not asks)
-                if given and known:
+                always = len(given) == len(steps) and is_certain(source, call, given[0])
+                known = call.callee.startswith(("transformers.", "peft."))
+                if given and known and (always or not _VERSION.search(_STORY.sub("", source.text))):
                     yield self.violation(
                         f"from_pretrained takes no {name} any more: a TypeError" + ("" if always else " where it is passed"),
                         source.at_line(given[0].whole.line, name),

@@ -23,8 +23,8 @@ class RemovedName(Rule):
 
     ## What it does
 
-    Compares what a file imports from transformers, TRL and PEFT with the names that earlier releases exported. An error if the
-    version that the project declares lacks the name, a warning if it declares none and the newest version lacks it.
+    Compares what a file imports from transformers, TRL, PEFT and datasets with the names that earlier releases exported. An
+    error if the version that the project declares lacks the name, a warning if it declares none and the newest lacks it.
 
     ## Why is this bad?
 

@@ -58,7 +58,7 @@ class RepackedByEvaluation(Rule):
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield at most one violation, at the first layer that fails or loses the gradient."""
-        repacked = [layer for layer in model.quantized if layer.repacks and not layer.conflict]
+        repacked = [layer for layer in model.quantized if layer.repacks and not layer.repacked]
         if not repacked:
             raise Unchecked("no layer repacks its weight in eval mode")
         if not context.evaluates:

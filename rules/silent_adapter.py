@@ -8,6 +8,7 @@ from kbitlint.facts.histories import trains_only_adapters
 from kbitlint.facts.training import Loop
 from kbitlint.facts.values import Call
 from kbitlint.rule import Meta, Rule
+from kbitlint.upstream.contracts.defaults import DEFAULTS
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _silence(training: Training) -> tuple[str, str] | None:
         return None
     # a Trainer puts the model into train mode, in which dropout drops
     awake = training.loop is Loop.TRAINER or training.model.training_mode is not False
-    if config.value("lora_dropout") == 1 and awake:
+    if config.value("lora_dropout") == 1 and awake and _drops(training):
         return "lora_dropout drops every input of the adapters, so no gradient reaches them", "use a dropout such as 0.05"
     if adapters.muted is not None or (config.value("lora_alpha") == 0 and config.value("lora_alpha") is not False):
         return "the scale of the adapters is 0, so no gradient reaches them", "use a scale above 0: lora_alpha=16"
@@ -106,6 +107,18 @@ def _silence(training: Training) -> tuple[str, str] | None:
     half = next(iter(zero))
     other = next(iter(_BOTH - zero))
     return f"only lora_{other} trains, and its gradient is zero while lora_{half} is", f"train lora_{half} too"
+
+
+def _drops(training: Training) -> bool:
+    """Return whether dropout certainly drops in a training. Several trainers of TRL set it to zero (``disable_dropout``)."""
+    callee = training.call.callee
+    if not callee.startswith("trl."):
+        return True
+    defaults = DEFAULTS.get(callee.replace("Trainer", "Config"))
+    if defaults is None:
+        return False
+    arguments, usual = training.arguments, defaults.get("disable_dropout")
+    return not (usual if arguments is None else arguments.value("disable_dropout", usual))
 
 
 def _zero_halves(adapters: Adapters, config: Call) -> frozenset[str]:

@@ -16,17 +16,19 @@ if TYPE_CHECKING:
 
 
 class SkippedScaler(Rule):
-    """A loop goes backward past the gradient scaler of its Accelerator.
+    """A loop goes past a gradient scaler, or uses it in another order than it allows.
 
     ## What it does
 
     Reports `loss.backward()` in a script whose `Accelerator(mixed_precision="fp16")` prepares the optimizer, and never goes
-    backward itself.
+    backward itself. Reports a loop whose scaler is never updated, or takes the scale out in each round though only some
+    take a step. A warning for an optimizer that steps by itself behind a loss that a scaler has multiplied.
 
     ## Why is this bad?
 
     The prepared optimizer steps through a `GradScaler`, which has scaled no loss: its first step raises an AssertionError:
-    "This may indicate your script did not use scaler.scale(loss)".
+    "This may indicate your script did not use scaler.scale(loss)". A second `step` or `unscale_` before an `update`
+    raises a RuntimeError. An optimizer by itself steps with gradients that are 65,536 times too large, or infinite.
 
     ## Example
 
@@ -64,3 +66,32 @@ class SkippedScaler(Rule):
                     evidence={"accelerator": fault.owner},
                     fix=Fix(f"call {fault.owner}.backward(loss)", Safety.DISPLAY),
                 )
+            elif fault.kind in _ORDER:
+                message, fix = _ORDER[fault.kind]
+                survives = fault.kind is Oversight.UNSCALED_STEP
+                yield self.violation(
+                    message.format(fault),
+                    source.at_line(fault.line, fault.name),
+                    surface=Surface.SOURCE,
+                    severity=Severity.WARNING if survives else None,
+                    consequence=Consequence.TRAINS_WRONG if survives else None,
+                    evidence={"scaler": fault.owner},
+                    fix=Fix(fix.format(fault), Safety.DISPLAY),
+                )
+
+
+#: kind of fault -> its message and its fix
+_ORDER = {
+    Oversight.UNSCALED_STEP: (
+        "{0.name} uses gradients of a loss that {0.owner} has multiplied, and no scaler takes the scale out",
+        "step through the scaler: scaler.step(optimizer), or give the optimizer to accelerator.prepare",
+    ),
+    Oversight.NO_UPDATE: (
+        "{0.owner} is never updated: its second step raises a RuntimeError",
+        "call {0.owner}.update() behind {0.owner}.step(optimizer)",
+    ),
+    Oversight.UNSCALES_EACH: (
+        "{0.owner}.unscale_ runs in each round, and its second call before a step raises a RuntimeError",
+        "call {0.owner}.unscale_(optimizer) once, before the clip of the round that takes the step",
+    ),
+}

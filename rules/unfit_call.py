@@ -56,12 +56,12 @@ class UnfitCall(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each argument that a call does not take, or lacks."""
-        if imports_package(source.text, "unsloth"):
+        faults = [fault for fault in source.object_faults if fault.kind in ("keyword", "required", "ignored")]
+        if not faults or imports_package(source.text, "unsloth"):
             return
-        for fault in source.object_faults:
-            if fault.kind not in ("keyword", "required", "ignored") or (fault.version and chooses_by_version(source.text)):
-                continue
-            yield self._report(source, fault)
+        for fault in faults:
+            if not (fault.version and chooses_by_version(source.text)):
+                yield self._report(source, fault)
 
     def _report(self, source: SourceFacts, fault: ObjectFault) -> Violation:
         dropped = fault.kind == "ignored"

@@ -26,7 +26,8 @@ class UnfitData(Rule):
     taken for one example, a chat template without the marks that `assistant_only_loss` needs, and a best metric that no
     evaluation returns. Also reports splits that are given for rows, methods that a streamed data set lacks, columns that a
     preference trainer misses, padding without a padding token, early stopping without a metric or evaluation, the loss of a
-    model without labels, labels decoded with their -100, and a reward function that returns one number.
+    model without labels, labels decoded with their -100, and reward functions that return one number, leave completions out,
+    return no numbers, or take a column that the data does not have.
 
     Follows each function that makes rows, and knows the columns of its result and the form of each. Reports texts that are not
     tokenized, labels or tensors in a form that the collator or the model refuses, columns that a format, a transform or Trainer
@@ -70,7 +71,7 @@ class UnfitData(Rule):
         """Yield one violation for each place where data does not fit."""
         for use in source.data_uses:
             row = CONTRACTS[use.kind]
-            if not row.learns and not row.code and row.holds_for(source.versions):
+            if not (row.learns or row.code) and row.holds_for(source.versions):
                 yield self.violation(
                     row.message.format(use.detail),
                     source.at_line(use.line),

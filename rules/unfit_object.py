@@ -21,7 +21,8 @@ class UnfitObject(Rule):
     ## What it does
 
     Follows which class each object has, and compares the arguments of trainers, of PEFT's functions and of models with what
-    they can use: a dict for training arguments, one optimizer for a pair, a class for a collator, a BatchEncoding for ids.
+    they can use: a dict for training arguments, one optimizer for a pair, a class for a collator, a BatchEncoding for ids,
+    the arguments of another trainer. A warning for arguments of transformers that trainers of TRL took before 0.13.
 
     ## Why is this bad?
 
@@ -60,9 +61,11 @@ class UnfitObject(Rule):
 
     def _report(self, source: SourceFacts, fault: ObjectFault) -> Violation:
         return self.violation(
-            f"{fault.name} of {fault.owner} {fault.detail}",
+            f"{fault.name} of {fault.owner} {fault.detail}" + (f" since {fault.version}" if fault.version else ""),
             source.at_line(fault.line, fault.name),
             surface=Surface.SOURCE,
+            severity=Severity.WARNING if fault.version else None,
+            consequence=Consequence.OUTDATED if fault.version else None,
             evidence={"callee": fault.owner, "argument": fault.name},
             fix=Fix("pass what the parameter takes", Safety.DISPLAY),
         )

@@ -70,7 +70,7 @@ class UnfitTokenizer(Rule):
             source.at_line(fault.line, "tokenizer"),
             surface=Surface.SOURCE,
             severity=Severity.WARNING if fault.kind in ("bos", "right") else Severity.ERROR,
-            consequence=None if fault.kind in ("template", "padless") else Consequence.TRAINS_WRONG,
+            consequence=None if fault.kind in ("template", "padless", "foreign end") else Consequence.TRAINS_WRONG,
             evidence={"checkpoint": fault.name or None, "detail": fault.detail or None},
             fix=Fix(fix, Safety.DISPLAY),
         )
@@ -89,6 +89,14 @@ _WORDS = {
     "marks": (
         "the marks are those of {0.detail}, and the texts have the template of {0.name}: no mark is found, all labels are -100",
         "pass the marks of the template",
+    ),
+    "absent mark": (
+        "no text that the script writes holds the mark {0.detail!r}: none is found, all labels are -100",
+        "pass the mark that stands before the answers",
+    ),
+    "foreign end": (
+        "{0.detail}, and nothing adds it: the trainer raises a ValueError",
+        "name a token of the tokenizer, or leave the argument out",
     ),
     "bos": (
         "the chat template has written the first token of {0.name}, and the tokenizer adds it again: sequences start with two",

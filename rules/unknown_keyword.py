@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.guards import chooses_by_version, imports_package, is_guarded
+from kbitlint.facts.guards import chooses_by_version, has_unsloth, is_guarded
+from kbitlint.facts.passed import is_alias, passes
 from kbitlint.facts.values import Call
 from kbitlint.rule import Meta, Rule
-from kbitlint.upstream.signatures.lookup import names_of, refusal
+from kbitlint.upstream.signatures.lookup import load_refusal, names_of, refusal
 from kbitlint.violation import Consequence, Edit, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -63,12 +64,13 @@ class UnknownKeyword(Rule):
         if source.dialect != "python":
             return
         chooses: bool | None = None
-        for call in source.calls:
-            given = [one for one in call.arguments if source.writes(call, one)]
-            refused = {one: found for one in given if (found := refusal(call.callee, one.name, source.versions)) is not None}
-            if refused and call.callee.startswith("trl.") and _has_unsloth(source):
+        for call in (*source.calls, *source.base_calls):
+            given = [one for one in call.arguments if passes(source, call, one)]
+            refused = {one: found for one in given if (found := _lack(source, call, one.name)) is not None}
+            if refused and call.callee.startswith("trl.") and has_unsloth(source.text):
                 continue  # unsloth/trainer.py renames keywords of TRL's trainers, and moves them to the config
-            if not refused or not source.names_class(call) or is_guarded(source.text, call.span.start, ("TypeError",)):
+            named = call in source.base_calls or source.names_class(call) or is_alias(source, call)
+            if not refused or not named or is_guarded(source.text, call.span.start, ("TypeError",)):
                 continue
             chooses = chooses_by_version(source.text) if chooses is None else chooses
             known = {one: found for one, found in refused.items() if not (chooses and (found.until or found.since))}
@@ -93,8 +95,8 @@ class UnknownKeyword(Rule):
         )
 
 
-def _has_unsloth(source: SourceFacts) -> bool:
-    return imports_package(source.text, "unsloth") or "FastLanguageModel" in source.text
+def _lack(source: SourceFacts, call: Call, name: str) -> Keyword | None:
+    return refusal(call.callee, name, source.versions) or load_refusal(call, name, source.versions)
 
 
 def _fix(source: SourceFacts, call: Call, refused: dict[Argument, Keyword]) -> Fix:
@@ -106,6 +108,8 @@ def _fix(source: SourceFacts, call: Call, refused: dict[Argument, Keyword]) -> F
     for argument, keyword in refused.items():
         new = keyword.replacement or ("" if keyword.until or keyword.since else _meant(source, call, argument.name))
         place = _place(source, config, argument.name) if isinstance(config, Call) else ""
+        if not source.writes(call, argument) and (not new or source.times(argument.name) > 1):
+            continue  # the dict may be read elsewhere
         if new and call.argument(new) is None:
             edits += source.rename_argument(argument, new)
             titles.append(f"rename {argument.name} to {new}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint import lazy_patterns as re
 from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Option, Rule, Unchecked
 from kbitlint.upstream import families
@@ -114,13 +114,13 @@ class UnquantizedExperts(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each load of a checkpoint with experts in k bits on every path."""
-        packed = _PACKS.search(source.text)
-        if packed or number(source.versions.get("transformers", "5")) < (5,):
+        if number(source.versions.get("transformers", "5")) < (5,):
             return
         for call, steps in source.steps_at(Action.LOAD):
             argument = call.argument("quantization_config")
             packs = all(step.before.method == "bitsandbytes" and step.before.quantization is not None for step in steps)
-            if argument is not None and packs and all(_has_experts(step.before) for step in steps):
+            stacked = packs and all(_has_experts(step.before) for step in steps)
+            if argument is not None and stacked and _PACKS.search(source.text) is None:
                 config = call.within("quantization_config")
                 keys = [key for key in config.arguments if key.name.startswith("load_in_")] if config is not None else []
                 key = keys[0] if keys and source.dialect != "python" else argument

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint import lazy_patterns as re
 from kbitlint.facts.guards import is_guarded
 from kbitlint.facts.source import Action
 from kbitlint.facts.training import Loop

@@ -64,9 +64,9 @@ def test_codes_stand_in_the_ranges_that_the_design_names():
 
 
 def test_rule_packages_on_disk_are_those_that_are_installed():
-    from kbitlint.config import tomllib
+    from kbitlint.config import _parsed
 
-    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    packages = _parsed(ROOT, (ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     on_disk = {".".join(path.parent.relative_to(ROOT).parts) for path in ROOT.glob("kbitlint/**/__init__.py")}
 
     assert sorted(packages) == sorted({*on_disk, "kbitlint_rules"})

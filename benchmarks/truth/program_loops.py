@@ -247,7 +247,7 @@ ENDS: dict[str, str] = {
     "resumed": "trainer.train(resume_from_checkpoint=True)",
     "adapters loaded again": "model.save_pretrained(folder)\nmodel = PeftModel.from_pretrained(model.unload(), folder)",
 }
-_TEXT = "10 11 5 6 14 15 16 17"
+TEXT = "10 11 5 6 14 15 16 17"
 _TOKENS = "[int(token) for token in text.split()]"
 _SAID = '[{"role": "user", "content": text}, {"role": "assistant", "content": " 20 21"}]'
 _PROMPTS = 'data = Dataset.from_list([{"prompt": text, "completion": " 20 21"}] * 4)'
@@ -265,4 +265,4 @@ DATA = {
     "sft, tokens": f'data = Dataset.from_list([{{"input_ids": {_TOKENS}}}] * 4)',
     "sft, labels ignored": f'data = Dataset.from_list([{{"input_ids": {_TOKENS}, "labels": [-100] * 8}}] * 4)',
 }
-TEXT_LINE = f'text = "{_TEXT}"'
+TEXT_LINE = f'text = "{TEXT}"'

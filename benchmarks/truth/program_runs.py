@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import copy
 import functools
 import gc
 import io
 import json
 import multiprocessing
 import os
+import re
 import resource
 import sys
 import tempfile
@@ -19,7 +21,7 @@ import types
 import warnings
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import accelerate
 import bitsandbytes
@@ -32,12 +34,15 @@ import trl  # noqa: F401  # imported once, before the processes fork
 
 import kbitlint
 from benchmarks.truth.program_families import ANSWERS, CAUSAL, CLASSIFIER, FAMILIES, MASKED, SIZES, TASKS, TOKENS
-from benchmarks.truth.program_loops import AUTOCAST
+from benchmarks.truth.program_loops import AUTOCAST, TEXT
 from benchmarks.truth.program_options import EARLIER
 from benchmarks.truth.programs import STEPS, Program, checkpoint_of, drawn, plain, script
 from kbitlint import registry
 from kbitlint.context import TrainingContext
 from kbitlint.integrations import ranks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: seconds of a CPU, and of any clock, after which a program is given up: beside other work a program waits
 TIMEOUT, PATIENCE = 60, 600
@@ -45,6 +50,9 @@ TIMEOUT, PATIENCE = 60, 600
 TRAINS, PARTLY, NOTHING, FAILS, NOT_MADE = "trains", "trains in part", "trains nothing", "fails", "is not made"
 AFTER, LOST = "fails after its training", "trains, and what it saves cannot be loaded"
 REDRAWN = "trains with gradients of another dropout mask"
+CUT, IDLE_BEFORE = "trains without the gradients through its base", "trains, after a training that changes nothing"
+#: the share of a gradient by which that of a repacked base may differ: its scales are rounded to bfloat16
+_ROUNDED = 0.2
 
 
 @functools.cache
@@ -136,9 +144,10 @@ def outcome(program: Program) -> dict[str, Any]:
         file = place(program, Path(folder))
         os.chdir(folder)
         started = time.perf_counter()
-        line: dict[str, Any] = {"program": program, "source": said(kbitlint.check(file))}
+        source = said(kbitlint.check(file))
+        line: dict[str, Any] = {"program": program, "source": source}
         middle = time.perf_counter()
-        line |= _Run(program).of(file)
+        line |= _Run(program, source["errors"]).of(file)
         line["seconds"] = [round(middle - started, 2), round(time.perf_counter() - middle, 2)]
         os.chdir("/")
         return line
@@ -149,23 +158,27 @@ class _Run:
 
     Args:
         program: The program.
+        errors: The errors in its script, as kbitlint reports them.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, errors: list[str]) -> None:
         self.program = program
+        self.errors = errors
         self.model: dict[str, Any] | None = None
         self.seen: dict[str, bool] = {}
         self.trained: dict[str, torch.nn.Parameter] = {}
         self.before: dict[str, torch.Tensor] = {}
         self.is_marked = False
         self.subject: Any = None
-        self.is_redrawn = False
+        self.truths: list[str] = []
+        self.first: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def of(self, file: Path) -> dict[str, Any]:
         """Run the script, with its marks as calls, and return what it does."""
         text = file.read_text().replace("# train\n", "__mark__(locals())\n")
+        text = re.sub(r"(?m)^( *first = torch\.optim\.AdamW\(.*)$", r"\1; __first__(first)", text)
         main = types.ModuleType("__main__")
-        main.__dict__.update(__mark__=self._mark, __file__=str(file))
+        main.__dict__.update(__mark__=self._mark, __first__=self._note_first, __file__=str(file))
         sys.modules["__main__"], sys.argv = main, [file.name]
         error: dict[str, Any] = {"error": "", "line": None}
         try:
@@ -178,14 +191,22 @@ class _Run:
         real = TRAINS if learns and not idle else PARTLY if learns else NOTHING
         if error["error"]:
             real = NOT_MADE if not self.is_marked else FAILS if error["line"] is None or error["line"] <= after else AFTER
-        if real == TRAINS and self.model and self.model["errors"]:
-            real = LOST if self._loses() else REDRAWN if self.is_redrawn else TRAINS
+        if real == TRAINS and self._told():
+            real = LOST if self._loses() else next(iter(self.truths), TRAINS)
         return {"real": real, **error, "idle": idle[:3], "trained": sorted(self.trained), "model": self.model}
+
+    def _told(self) -> list[str]:
+        """Return the errors that kbitlint reports for the script or the model."""
+        return [*self.errors, *(self.model or {}).get("errors", ())]
+
+    def _note_first(self, optimizer: torch.optim.Optimizer) -> None:
+        """Note what an earlier training is about to change."""
+        self.first = [(one, one.detach().clone()) for group in optimizer.param_groups for one in group["params"]]
 
     def _loses(self) -> bool:
         """Return whether adapters, saved and loaded into a fresh base, are not all there."""
         model = getattr(self.subject, "module", self.subject)
-        model = model.model if type(model).__name__ == "Wrapped" else model
+        model = model.model if type(model).__name__ == "Wrapped" else getattr(model, "_orig_mod", model)
         if not isinstance(model, peft.PeftModel):
             return False
         with tempfile.TemporaryDirectory() as folder:
@@ -201,19 +222,54 @@ class _Run:
 
     def _draws_anew(self, model: Any, batch: dict[str, torch.Tensor]) -> bool:
         """Return whether the backward pass draws dropout anew: its random state changes the gradients."""
+        found = [self._gradients(model, batch, seed) for seed in (1, 2)]
+        return any(not torch.equal(one, found[1][name]) for name, one in found[0].items())
+
+    def _is_cut(self, model: Any, batch: dict[str, torch.Tensor]) -> bool:
+        """Return whether gradients are others than with the weights as they were before bitsandbytes repacked them."""
+        packed = [module for module in model.modules() if isinstance(module, bitsandbytes.nn.Linear4bit)]
+        weights = [layer.weight for layer in packed if getattr(layer.weight.quant_state, "packing_format_for_cpu", False)]
+        found = self._gradients(model, batch, 1)
+        kept = [(weight.data, weight.quant_state) for weight in weights]
+        for weight in weights:
+            weight.data, weight.quant_state = bitsandbytes.functional._convert_weight_packed_for_cpu_inverse(  # noqa: SLF001  # there is no public one
+                weight.data, copy.deepcopy(weight.quant_state)
+            )
+        whole = self._gradients(model, batch, 1)
+        for weight, (data, state) in zip(weights, kept, strict=True):
+            weight.data, weight.quant_state = data, state
+        lacking = [
+            name for name, one in whole.items() if name not in found or (one - found[name]).norm() > _ROUNDED * one.norm()
+        ]
+        return bool(lacking)
+
+    def _gradients(self, model: Any, batch: dict[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
+        """Return the gradients of a step, whose backward pass begins with a random state of its own."""
         state, was_training = torch.get_rng_state(), model.training
-        found = []
-        for seed in (1, 2):
-            torch.manual_seed(0)
-            model.train()
-            loss = model(**batch).loss
-            torch.manual_seed(seed)
-            loss.backward()
-            found.append({name: one.grad.clone() for name, one in self.trained.items() if one.grad is not None})
-            model.zero_grad()
+        torch.manual_seed(0)
+        model.train()
+        loss = model(**batch).loss
+        torch.manual_seed(seed)
+        loss.backward()
+        found = {name: one.grad.clone() for name, one in self.trained.items() if one.grad is not None}
+        model.zero_grad()
         model.train(was_training)
         torch.set_rng_state(state)
-        return any(not torch.equal(one, found[1][name]) for name, one in found[0].items())
+        return found
+
+    def _truths(self, names: dict[str, Any], model: Any) -> Iterator[str]:
+        """Yield what is wrong with a training in which every parameter learns, where kbitlint reports it."""
+        told = {error.split()[0] for error in self._told()}
+        batch = names.get("batch")
+        if batch is None:
+            tokens = torch.tensor([[int(token) for token in TEXT.split()]])
+            batch = {"input_ids": tokens, "labels": tokens.clone()}
+        if "KB655" in told and self.first and all(torch.equal(one, before) for one, before in self.first):
+            yield IDLE_BEFORE
+        if "KB308" in told and self._draws_anew(model, batch):
+            yield REDRAWN
+        if "KB334" in told and self._is_cut(model, batch):
+            yield CUT
 
     def _ends_at(self, file: Path) -> int:
         """Return the last line of the training."""
@@ -235,8 +291,7 @@ class _Run:
             self.model = said(report)
         self.trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
         self.before = {name: one.detach().clone() for name, one in self.trained.items()}
-        if "batch" in names and any(error.startswith("KB308") for error in (self.model or {}).get("errors", ())):
-            self.is_redrawn = self._draws_anew(model, names["batch"])
+        self.truths = [*self._truths(names, model)]
         for name, parameter in self.trained.items():
             if not parameter.is_inference():
                 parameter.register_hook(functools.partial(self._note, name))
@@ -300,7 +355,7 @@ def warm() -> None:
 def as_on_gpu() -> None:
     """Leave bitsandbytes' own kernel for inference on CPUs out of real runs from now on: a rehearsal is as on a GPU.
 
-    The kernel repacks weights in a pass without gradients, through which no gradient flows afterwards (KB123).
+    The kernel repacks weights in a pass without gradients, through which no gradient flows afterwards (KB334).
     """
     bitsandbytes.nn.modules.has_avx512bf16 = lambda: False
 

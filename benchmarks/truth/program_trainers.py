@@ -84,7 +84,7 @@ OWN: dict[str, Own] = {
     ),
     "callback": _callback("on_step_end", "print(state.global_step)"),
     "callback that freezes": _callback("on_train_begin", "model.requires_grad_(False)", is_fault=True),
-    "callback that casts": _callback("on_train_begin", "model.to(torch.float16)"),
+    "callback that casts": _callback("on_train_begin", "model.to(torch.float16)", is_fault=True),
     "callback that evaluates": _callback("on_step_begin", "model.eval()"),
     "sft, own loss": _loss(f"outputs = model(**inputs)\nloss = {_USUAL}", "SFTTrainer"),
     "sft, callback": _callback("on_step_end", "print(state.global_step)"),

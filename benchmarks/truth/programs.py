@@ -96,6 +96,8 @@ _OF_WORDS = re.compile(
 )
 #: what only a model with one layer for its head has
 _OF_HEAD = re.compile(r"model\.\{head\}|get_output_embeddings|\.generate\(")
+#: methods of a loop that only the model itself has
+_OF_MODEL = re.compile(r"\bmodel\.(?:get_input_embeddings|disable_adapter)\(")
 #: loops with a batch of words alone, or a loss of logits and labels
 _LOOPS_OF_WORDS = ("padded", "nothing attended", "beyond the positions", "trainer, noise")
 _LIBRARIES = {
@@ -140,7 +142,9 @@ def has_faulty_loop(program: Program) -> bool:
     undecoded = program["task"] == SEQ2SEQ and program["loop"] == "loss of its own"  # it gives the decoder no tokens
     # its features are float32, which the model does not show
     featured = program["task"] in UNWORDED and loop is not None
-    own = featured or program["loaded"] == "cut" or program["loop"] in (*_FAULTY_DATA, *_FAULTY_CLASS) or undecoded
+    # a method of the model, which the wrapper around it does not have
+    wrapped = program["wrapped"] not in ("no", "compiled") and loop is not None and bool(_OF_MODEL.search(loop.loss))
+    own = wrapped or featured or program["loaded"] == "cut" or program["loop"] in (*_FAULTY_DATA, *_FAULTY_CLASS) or undecoded
     return own or (loop is not None and (loop.own or bare))
 
 

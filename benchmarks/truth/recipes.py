@@ -91,7 +91,11 @@ def axolotl() -> Program:
     # rules of their own judge what the weights are; the last two ask the machine
     for name in ("adapter", "load_in_4bit", "load_in_8bit", "gptq", "inference", "fp8", "tokenizer_use_mistral_common"):
         values.pop(name, None)
-    later = ("TrainingArguments raises", "are not compatible with FSDP1")  # the second one with two GPUs
+    later = (
+        "TrainingArguments raises",
+        "when it loads the data",
+        "are not compatible with FSDP1",
+    )  # the last one with two GPUs
     return Program("axolotl", right, values, lambda given: AxolotlInputConfig(**given), later)
 
 

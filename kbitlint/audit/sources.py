@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -135,10 +136,12 @@ def _each(
         with observed() as seen:
             return audit_file(path, name, rules, context), seen
 
-    cores = os.cpu_count() or 1
+    cores = _cores()
     if len(named) < MANY or cores < 2 or _has_threads() or not hasattr(os, "fork"):  # one core gains nothing
         return [one(path, name) for path, name in amount.counted(named)]
     from kbitlint.runtime import import_paths, processes  # only a large folder needs multiprocessing
+    from kbitlint.source.kinds import flow  # noqa: F401  # most scripts need both: the processes share what is imported here
+    from kbitlint.source.text import data_flow  # noqa: F401  # as above
 
     parent = os.getpid()
 
@@ -146,7 +149,7 @@ def _each(
         processes.die_with_parent(parent)
         return [one(path, name) for path, name in chunk]
 
-    size = max(1, len(named) // (4 * cores))
+    size = max(1, len(named) // (2 * cores))  # the files of a folder often import the same ones, which a process parses once
     chunks = [named[start : start + size] for start in range(0, len(named), size)]
     pool = processes.Pool(audit, cores, folders=import_paths.reached_by([str(root)]))
     found: dict[int, list[tuple[ScriptAudit, Observations]]] = {}
@@ -156,6 +159,11 @@ def _each(
         found[number] = result
         amount.done(len(result))
     return [swept for number in range(len(chunks)) for swept in found[number]]
+
+
+def _cores() -> int:
+    """Return the number of cores that this process may use; ``taskset`` and schedulers of clusters lend it some of them."""
+    return min(os.cpu_count() or 1, len(os.sched_getaffinity(0)) if sys.platform == "linux" else sys.maxsize)
 
 
 def _has_threads() -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,6 +62,8 @@ def plain_errors(target: Target) -> Iterator[None]:
     except KbitlintError:
         raise
     except Exception as error:
+        import traceback  # only an exception needs it
+
         frame = traceback.extract_tb(error.__traceback__)[-1]
         name = target.text or f"the {type(target.live).__name__}"
         where = f"{frame.name} of {Path(frame.filename).name}"

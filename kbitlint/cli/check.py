@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from pathlib import Path
@@ -56,7 +55,6 @@ class CheckedRun:
 
 def check_targets(targets: tuple[str, ...], options: CheckOptions, settings: Config) -> int:
     """Audit or fix targets, write the report, and return the exit code."""
-    gc.set_threshold(10_000)  # a collection walks all that torch and transformers import: an eighth of a folder's audit
     named = bool(targets)
     listed = (*settings.targets, *(() if options.fixes else settings.rehearse))
     targets = targets or listed or HERE

@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from kbitlint.context.launchers import offloads, zero_stage
-from kbitlint.context.passes import evaluates, rows_of_an_example
+from kbitlint.context.passes import cast_by, evaluates, rows_of_an_example
 from kbitlint.context.strategy import Checkpointing, Strategy
 
 
@@ -59,7 +59,8 @@ def arguments_fields(arguments: Any, model: Any = None) -> dict[str, Any]:
 
 def trainer_fields(trainer: Any) -> dict[str, Any]:
     """Return the fields of a Trainer. The settings of its accelerator override those of its arguments."""
-    read = arguments_fields(trainer.args, trainer.model) | {"loss": _loss_of(trainer), "evaluates": evaluates(trainer)}
+    read = arguments_fields(trainer.args, trainer.model)
+    read |= {"loss": _loss_of(trainer), "evaluates": evaluates(trainer), "cast_by": cast_by(trainer)}
     groups = getattr(getattr(trainer, "optimizer", None), "param_groups", ())  # the user's, or made from the arguments
     rates = [rate for group in groups if (rate := _rate(group.get("initial_lr", group.get("lr")))) is not None]
     read |= {"learning_rate": max(rates)} if rates else {}

@@ -6,6 +6,11 @@ from typing import Any
 
 from kbitlint.step_plan import Evaluation, Generation, Passes
 
+#: events of callbacks before the first step, names with which their code casts a model, and libraries whose callbacks do not
+_BEGINNINGS = ("on_train_begin", "on_epoch_begin", "on_step_begin")
+_CASTS = frozenset(["to", "half", "float", "bfloat16", "double"])
+_LIBRARIES = frozenset(["transformers", "trl", "peft", "accelerate", "kbitlint"])
+
 
 def passes_of(trainer: Any) -> Passes:
     """Return the passes of a Trainer.
@@ -58,6 +63,17 @@ def evaluates(trainer: Any) -> bool | None:
     every = every * total if every < 1 else every
     together = saved == "steps" and isinstance(stored, int) and stored > 0 and every % stored == 0
     return every < total and not together
+
+
+def cast_by(trainer: Any) -> str | None:
+    """Return the method of a callback of the user's own that may cast the model before the first step; None if none does."""
+    for callback in getattr(getattr(trainer, "callback_handler", None), "callbacks", None) or ():
+        cls = type(callback)
+        for name in _BEGINNINGS if cls.__module__.partition(".")[0] not in _LIBRARIES else ():
+            code = getattr(getattr(cls, name, None), "__code__", None)
+            if code is not None and _CASTS.intersection(code.co_names):
+                return f"{cls.__name__}.{name}"
+    return None
 
 
 def _steps(trainer: Any) -> tuple[float | None, float | None]:

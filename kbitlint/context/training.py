@@ -49,6 +49,8 @@ class TrainingContext:
     """The factor of the log-probabilities in a preference loss, if the loss is scaled by one."""
     evaluates: bool | None = None
     """Whether an evaluation lies between two steps, and no checkpoint is saved right after it."""
+    cast_by: str | None = None
+    """The method of a user's callback that casts the model when the training begins, after the audit."""
     batch_size: int | None = None
     """Sequences in one batch of one rank."""
     seq_len: int | None = None

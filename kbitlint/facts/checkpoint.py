@@ -52,7 +52,9 @@ class PackedWeight:
     missing: tuple[str, ...] = ()
     """Parts of the quantization state that the checkpoint lacks."""
     conflict: str = ""
-    """How its bytes contradict the number of its scales; empty if they agree."""
+    """How its bytes contradict its scales; empty if they agree."""
+    blank: bool = False
+    """Whether each of its scales is zero, so that it unpacks to zeros only."""
 
 
 def packed_in(names: Iterable[str]) -> tuple[str, ...]:
@@ -110,7 +112,7 @@ class CheckpointFacts:
     contradictions: tuple[Contradiction, ...] = ()
     """Differences between the adapter's configuration and its tensors."""
     nonfinite: tuple[str, ...] = ()
-    """Tensors of the adapter whose first values contain NaN or infinity."""
+    """Tensors of the adapter, and vectors of the model, whose first values contain NaN or infinity."""
     packing: PackedTensors = field(default_factory=PackedTensors)
     """What is packed among the tensors."""
     resume: ResumeFacts | None = None

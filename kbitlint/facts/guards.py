@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-import re
 from typing import TYPE_CHECKING
+
+from kbitlint import lazy_patterns as re
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -59,6 +60,11 @@ def imports_package(text: str, package: str) -> bool:
     """Return whether a file imports a package anywhere, also inside of a function."""
     starts = tuple(f"{word} {package}{end}" for word in ("from", "import") for end in (" ", ".", "\n", ","))
     return package in text and any(f"{line.strip()}\n".startswith(starts) for line in text.split("\n"))
+
+
+def has_unsloth(text: str) -> bool:
+    """Return whether unsloth takes part in a file: it changes the constructors of TRL for the whole process."""
+    return imports_package(text, "unsloth") or "FastLanguageModel" in text
 
 
 def is_read(text: str, name: str) -> bool:

@@ -100,12 +100,13 @@ def deciding(source: SourceFacts, *, zero3: bool) -> Iterator[list[tuple[ModelSt
     """
     decided: dict[Span, list[tuple[ModelState, Training | None]]] = {}
     overruled: set[Span] = set()
-    shards = "deepspeed" in source.text.lower()  # else no option of the command line is meant to
     for path in source.paths:
         for model, training, steps in path.histories():
             how = model.checkpointing
             by, holds = how.by, how.enabled and how.reentry.reentrant
-            stage = None if training is None or (training.zero_stage is UNKNOWN and not shards) else training.zero_stage
+            stage = training.zero_stage if training is not None else None
+            if stage is UNKNOWN and "deepspeed" not in source.text.lower():
+                stage = None  # no option of the command line is meant to shard
             spared = zero3 or stage not in (None, 0, 1, 2)
             if by is not None and holds and not spared:
                 decided.setdefault(by.span, []).append((model, training))

@@ -47,8 +47,12 @@ class QuantizedFacts:
     """The attribute that a bitsandbytes weight needs and that is None: ``quant_state`` or ``SCB``; empty if it has both."""
     conflict: str = ""
     """The difference between the packed bytes and the recorded state; empty if they agree."""
+    repacked: bool = False
+    """Whether the weight is packed for a kernel of the CPU without gradients, as a pass in eval mode leaves it."""
     repacks: bool = False
     """Whether a pass in eval mode repacks the weight for a kernel without gradients."""
+    blank: bool = False
+    """Whether the weight unpacks to zeros only."""
 
 
 @dataclass(frozen=True, slots=True)

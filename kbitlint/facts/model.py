@@ -201,7 +201,9 @@ class ModelFacts:
     overlapping: tuple[tuple[str, str], ...] = ()
     """(trainable parameter, other parameter) that are two tensors on the same memory. A parameter may overlap itself."""
     nonfinite: tuple[str, ...] = ()
-    """Adapter parameters, and vectors of the base model, that hold NaN or infinity."""
+    """Parameters that hold NaN or infinity, and buffers that hold NaN. Of a large matrix of the base, some rows are read."""
+    empty: tuple[str, ...] = ()
+    """Trainable parameters without elements."""
     adapter_levels: int = 0
     """How many times PEFT wraps the model. More than one means that adapters were attached to an adapted model."""
     quantizer_trains: bool | None = None

@@ -41,6 +41,16 @@ class Oversight(enum.Enum):
     EARLY_SCHEDULE = "moves the learning rate before the step"
     SKIPPED_SCALER = "goes backward past the scaler of its Accelerator"
     NEVER_CLEARED = "never clears gradients"
+    ACCUMULATES_ONE = "accumulates by an Accelerator that counts to one"
+    UNPREPARED_STEP = "accumulates, and steps an optimizer that its Accelerator does not know"
+    CLEARS_EACH = "clears gradients in each round, and takes a step in some"
+    DIVIDES_TWICE = "divides a loss that its Accelerator divides too"
+    CLIPS_TO_ZERO = "clips gradients to a norm of zero"
+    UNSCALED_STEP = "steps an optimizer past the scaler that has multiplied its gradients"
+    NO_UPDATE = "never updates its scaler"
+    UNSCALES_EACH = "takes the scale out in each round, and takes a step in some"
+    FAST_SCHEDULE = "moves a schedule in each round, which counts steps"
+    SLOW_SCHEDULE = "moves a schedule in each epoch, which counts batches"
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,7 @@ class LaunchSign:
     within: tuple[int, int] | None = None
     """The first and last line of the function or class around the name; None at the top level."""
     launcher: bool = False
-    """Whether it is a command beside the file that starts several processes of it."""
+    """Whether it starts several processes: a command beside the file, or a strategy in it."""
 
     def concerns(self, line: int) -> bool:
         """Return whether the code on a line runs together with the name."""
@@ -161,6 +161,10 @@ class SourceFacts(SourceText):
     """The functions of the file that a newer library cannot call, with the version from which on it cannot."""
     state_uses: tuple[StateUse, ...] = ()
     """The loads of state dicts whose names are not those of the model."""
+    base_calls: tuple[Call, ...] = ()
+    """The calls of a library's constructor through a class of the file, with the keywords that they write."""
+    processes: int | None = None
+    """The number of processes that the commands beside the file start; None if they do not tell."""
     unused: tuple[Ignore, ...] = ()
     """The comments that suppress no violation, or name no rule; filled after the other rules have run."""
 

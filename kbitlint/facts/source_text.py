@@ -5,9 +5,9 @@ An edit replaces a span of the text, so the text around it stays unchanged. ``kb
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
+from kbitlint import lazy_patterns as re
 from kbitlint.facts.literals import Literal, literal, written
 from kbitlint.facts.local_imports import imported_around
 from kbitlint.facts.span_edits import blanks_before, bounds
@@ -60,6 +60,8 @@ class SourceText(TextLines):
         Return no edit if no comma is next to the argument, or if a comment separates them.
         """
         start, end = argument.whole.start, argument.whole.end
+        if start == end:
+            return ()  # of a file that the script loads
         behind = re.compile(r"\s*,[ \t]*").match(self.text, end)
         before = _BEFORE.search(self.text, blanks_before(self.text, start), start)
         if behind is not None:
@@ -209,6 +211,8 @@ class SourceText(TextLines):
         return (self._edit(offset, offset, code),)
 
     def _append(self, call: Call, code: str) -> tuple[Edit, ...]:
+        if call.span.start == call.span.end:
+            return ()  # made of other dicts, or of a file
         if call.style is Style.YAML:
             start = self.line_start(call.arguments[-1].whole.start) if call.arguments else call.span.start
             first = call.arguments[0].whole.start if call.arguments else call.span.start

@@ -200,6 +200,8 @@ class TraceFacts:
     """Tensors that are no parameters of the model, and at which a gradient arrives."""
     written: tuple[str, ...] = ()
     """Buffers of the base that the step writes and that no adapter saves. Empty if the model has no adapters."""
+    cutting: tuple[str, ...] = ()
+    """Layers whose input requires grad, and whose weight is packed for a kernel without gradients."""
     undefined_loss: bool = False
     """Whether the loss is the mean of no elements, which is NaN."""
     seconds: float = field(default=0.0, compare=False)

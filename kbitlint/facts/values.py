@@ -44,6 +44,8 @@ def last_name(value: Value) -> Value:
 
 #: a text whose content the file does not tell: an environment variable, or an option of the command line without a type
 TEXT = Symbol("builtins.str")
+#: a function of the file
+FUNCTION = Symbol("builtins.function")
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -1,6 +1,7 @@
 """Facts of a checkpoint or adapter folder, from its JSON files and safetensors headers.
 
-This module imports no torch. It reads no weights, except for ``lora_B`` tensors of an adapter and the first values of others.
+This module imports no torch. It reads no weights, except for ``lora_B`` tensors of an adapter, the first values of its others,
+and those of the model's scales and vectors.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from kbitlint.files.json_object import read_json
 from kbitlint.files.packing import packing_of
 from kbitlint.files.resume import resume_facts
 from kbitlint.files.safetensors import HeaderError, all_zero, nonfinite, read_header
+from kbitlint.files.stored_values import with_values
 
 #: the largest public checkpoints have about 200 shards
 MAX_SHARDS = 2_000
@@ -95,8 +97,9 @@ def _weights(facts: CheckpointFacts, folder: Path, only: Path | None = None) -> 
         lost = [name for name, file in index.items() if name not in tensors or tensors[name].file != file]
         if lost:
             damages.append(Damage(INDEX, f"places {lost[0]} in {index[lost[0]]}, which does not hold it"))
+    packing, bad = with_values(folder, tensors, packing_of(tensors))
     return dataclasses.replace(
-        facts, tensors=tensors, damages=tuple(damages), unread=tuple(unread), packing=packing_of(tensors)
+        facts, tensors=tensors, damages=tuple(damages), unread=tuple(unread), packing=packing, nonfinite=bad
     )
 
 
@@ -161,7 +164,7 @@ def _adapter(facts: CheckpointFacts, folder: Path) -> CheckpointFacts:
         zero=frozenset(zero),
         zero_known=known,
         contradictions=contradictions(facts.adapter or {}, tensors, None if base is None else base.tensors or None),
-        nonfinite=tuple(name for name, tensor in tensors.items() if nonfinite(path, tensor)),
+        nonfinite=(*facts.nonfinite, *(name for name, tensor in tensors.items() if nonfinite(path, tensor))),
         base=base,
     )
 

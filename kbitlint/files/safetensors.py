@@ -15,7 +15,7 @@ from kbitlint.facts.checkpoint import BITS, Tensor
 from kbitlint.runtime.content import opened
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 #: a shard of the largest public checkpoints has a header of 2 MB
@@ -145,14 +145,24 @@ _EXPONENTS = {"BF16": ("H", 0x7F80), "F16": ("H", 0x7C00), "F32": ("I", 0x7F8000
 
 def nonfinite(path: Path, tensor: Tensor) -> bool:
     """Return whether the first values of a tensor contain NaN or infinity. False if they cannot be read."""
-    if tensor.dtype not in _EXPONENTS or not tensor.nbytes:
-        return False
-    code, exponent = _EXPONENTS[tensor.dtype]
+    return any(is_nonfinite(tensor.dtype, start) for _, start in starts(path, {"": tensor}, _SAMPLE))
+
+
+def starts(path: Path, tensors: Mapping[str, Tensor], most: int) -> Iterator[tuple[str, bytes]]:
+    """Yield (name, its first bytes, at most ``most``) of tensors of one file. Nothing follows once it cannot be read."""
     try:
         with opened(path) as file:
-            file.seek(tensor.start)
-            words = memoryview(file.read(min(tensor.nbytes, _SAMPLE)))
+            for name, tensor in tensors.items():
+                file.seek(tensor.start)
+                yield name, file.read(min(tensor.nbytes, most))
     except OSError:
+        return
+
+
+def is_nonfinite(dtype: str, content: bytes) -> bool:
+    """Return whether values of a dtype contain NaN or infinity. False for a dtype whose exponent is not known here."""
+    if dtype not in _EXPONENTS:
         return False
-    whole = len(words) // struct.calcsize(code) * struct.calcsize(code)
-    return any(word & exponent == exponent for (word,) in struct.iter_unpack(f"<{code}", words[:whole]))
+    code, exponent = _EXPONENTS[dtype]
+    words = memoryview(content)[: len(content) // struct.calcsize(code) * struct.calcsize(code)]
+    return any(word & exponent == exponent for (word,) in struct.iter_unpack(f"<{code}", words))

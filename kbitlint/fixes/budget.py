@@ -64,6 +64,8 @@ def budget_of(  # noqa: PLR0913  # each is one setting of a measurement
         live: The Trainer that holds the model; None if there is none.
     """
     from kbitlint.model.inputs.extent import shape_for
+    from kbitlint.model.inputs.structure import described
+    from kbitlint.model.inputs.supplied import is_supplied
     from kbitlint.model.inspect.walk import collect
     from kbitlint.model.memory.phases import BesideSteps
 
@@ -78,7 +80,9 @@ def budget_of(  # noqa: PLR0913  # each is one setting of a measurement
     if attached_here is not None:
         notes = (*notes, f"with {attached_here.words} attached for this")
     autocast = None if context.autocast_dtype == "float32" else context.autocast_dtype
-    return MemoryReport(name, facts.summary(), (batch, seq_len), plan, autocast, states, notes, launch.words)
+    return MemoryReport(
+        name, facts.summary(), (batch, seq_len), plan, autocast, states, notes, launch.words, is_supplied(described(model))
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ def options_of(setup: Setup, meter: Meter, writable: frozenset[tuple[Owner, str]
         _optimizer(setup),
         _loss(setup, meter),
         _checkpointing(setup, meter),
-        _experts(meter),
+        _experts(setup, meter),
     )
     all_groups = (*groups, _batch(setup), _sharding(setup, meter), _rank(setup), _length(setup))
     made = {setup}
@@ -174,17 +174,22 @@ def _checkpoints(**kwargs: bool | int) -> tuple[Setting, ...]:
     return _arguments(gradient_checkpointing=True, gradient_checkpointing_kwargs=kwargs)
 
 
-def _experts(meter: Meter) -> list[Option]:
+def _experts(setup: Setup, meter: Meter) -> list[Option]:
     if not meter.has_packable_experts:
         return []
     cost, by_hand = "experts are unpacked in each pass", "kbitlint --unsafe-fixes"
-    return [Option("packed experts", 40, cost, (), (("packed", True),), by_hand=by_hand)]
+    option = Option("packed experts", 40, cost, (), (("packed", True),), by_hand=by_hand)
+    try:
+        meter.rank(option.apply(setup))
+    except KbitlintError:  # the unsafe fixes freeze factors of the user's own, and nothing is left that trains
+        return []
+    return [option]
 
 
 def _batch(setup: Setup) -> list[Option]:
     """Return smaller batches, with as many sequences for each step of the optimizer as before."""
     made: list[Option] = []
-    size = setup.batch
+    size = 1 if setup.own_batch else setup.batch
     while size > 1 and len(made) < 4:
         size //= next((prime for prime in (2, 3, 5, 7) if size % prime == 0), size)
         steps = setup.plan.accumulation * (setup.batch // size)
@@ -249,7 +254,7 @@ def _rank(setup: Setup) -> list[Option]:
 
 def _length(setup: Setup) -> list[Option]:
     made: list[Option] = []
-    length = setup.seq_len
+    length = 0 if setup.own_batch else setup.seq_len
     while length >= 512 and len(made) < 3:
         length //= 2
         price = LEAST_UNSAFE_PRICE * 3 * (len(made) + 1)

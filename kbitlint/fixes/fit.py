@@ -120,14 +120,15 @@ def fit_of(
         meter.lora.rank if meter.lora is not None else None,
         strategy=asked.launch.strategy,
         offload=asked.launch.offload,
+        own_batch=meter.own_batch,
     )
     memory = meter.rank(setup)
     fits = memory.on_card <= asked.card.total
     chosen, answer = ((), setup) if fits else _cheapest(setup, meter, asked.writable)
     if answer is None and asked.writable is not None:
         chosen, answer = _cheapest(setup, meter)
-    largest = tuple(_largest(answer, meter)) if answer is not None else ()
-    grid = grid_of(answer or setup, meter)
+    largest = tuple(_largest(answer, meter)) if answer is not None and not meter.own_batch else ()
+    grid = None if meter.own_batch else grid_of(answer or setup, meter)
     name, notes = named
     if meter.lora is not None:
         notes = (*notes, f"with {meter.lora.words} attached for this")

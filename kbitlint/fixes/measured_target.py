@@ -40,6 +40,13 @@ def refuse_wrong_types(**given: Any) -> None:
             raise KbitlintError(f"{name} must be a string, not {value!r}")
 
 
+def refuse_second_batch(options: Options, **given: Any) -> None:
+    """Raise KbitlintError if the caller passes a batch, and says as well how large another one is."""
+    told = [name for name, value in given.items() if value is not None]
+    if told and (options.inputs is not None or options.step is not None):
+        raise KbitlintError(f"{told[0]} is that of the batch in inputs: pass one of both")
+
+
 def context_of_target(opened: OpenTarget, options: Options, *, spread: bool) -> TrainingContext:
     """Return the context of an open target. A live Trainer gives what the options leave open.
 

@@ -34,6 +34,8 @@ class Meter:
         from kbitlint.memory_result import OFF, ON
         from kbitlint.model.inputs.extent import shape_for
         from kbitlint.model.inputs.positions import most_positions
+        from kbitlint.model.inputs.structure import described
+        from kbitlint.model.inputs.supplied import is_supplied
         from kbitlint.model.inspect.walk import collect
         from kbitlint.model.layers.adapters import base_of
         from kbitlint.model.layers.checkpointing import stride_of, supports_checkpointing, takes_strides
@@ -46,6 +48,7 @@ class Meter:
         self.lora = None if facts.has_adapters else lora
         self.summary = facts.summary()
         self.batch, self.seq_len = shape_for(model, context.batch_size, context.seq_len)
+        self.own_batch = is_supplied(described(model))
         self.most_tokens = most_positions(model)
         self.modes = (OFF, ON) if supports_checkpointing(base_of(model)) else (OFF,)
         self.takes_strides = takes_strides()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
+from kbitlint.model.attributes import attribute
 from kbitlint.model.inputs.announced import with_placeholders
 from kbitlint.model.inputs.denoiser import conditions_of, is_denoiser
 from kbitlint.model.inputs.dimensions import Dimensions
@@ -26,6 +27,7 @@ from kbitlint.model.inputs.tensors import made_for
 from kbitlint.model.inputs.tokens import placeholders, tokens_of
 from kbitlint.model.layers import adapters
 from kbitlint.model.layers.adapter_inputs import with_adapter_inputs
+from kbitlint.model.layers.checkpointing import FLAG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,7 +45,8 @@ def training_batch(
 
     The inputs are ``input_ids`` of shape (batch, seq_len), or the model's main input, and every argument without a default.
     Labels are added if the class accepts them. Token ids with a meaning in the config (image, audio, padding, decoder start)
-    are avoided. A text-only batch must not announce an image. The cache is off, as in transformers' Trainer.
+    are avoided. A text-only batch must not announce an image. The cache is off, as in transformers' Trainer, unless torch's
+    wrapper checkpoints layers.
 
     Args:
         model: The model. Wrappers around it are skipped.
@@ -77,7 +80,7 @@ def training_batch(
     made |= labels_of(base, arguments, dimensions, tokens, books, plan)
     made |= {name: value_of(name, recipe, float_dtype(base)) for name, recipe in plan.recipes.items()}
     if "use_cache" in _parameters(base):
-        made["use_cache"] = False
+        made["use_cache"] = _fills_cache(base)
     names = accepted(model)
     taken = {
         name: _on(value, device)
@@ -85,6 +88,17 @@ def training_batch(
         if name not in plan.without and (names is None or name in names or name.startswith("*"))
     }
     return with_adapter_inputs(model, taken | _asked_by_trainers(model, base))
+
+
+def _fills_cache(base: nn.Module) -> bool:
+    """Return whether a step fills the key-value cache where torch's wrapper runs layers again, which fills it twice.
+
+    Layers that checkpoint by themselves drop the cache, and ``Trainer`` of transformers 5 switches it off in the config.
+    """
+    modules = list(base.modules())
+    wrapped = any("_checkpoint_wrapped_module" in module._modules for module in modules)  # noqa: SLF001  # a dictionary read
+    drops = wrapped and any(module.__dict__.get(FLAG) for module in modules)
+    return wrapped and not drops and attribute(config_of(base), "use_cache") is True
 
 
 def _asked_by_trainers(*modules: nn.Module) -> dict[str, bool]:

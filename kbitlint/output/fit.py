@@ -106,7 +106,7 @@ def tensors_of(report: FitResult) -> int:
 
 def setup_words(setup: Setup) -> Iterator[str]:
     """Yield the settings of a run in words."""
-    yield f"{setup.batch} x {setup.seq_len} tokens"
+    yield "your batch" if setup.own_batch else f"{setup.batch} x {setup.seq_len} tokens"
     yield setup.mode if setup.mode == OFF else f"{setup.mode}".replace("checkpointed", "checkpointing")
     yield setup.plan.optimizer
     yield f"loss {setup.plan.loss.value}"

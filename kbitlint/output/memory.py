@@ -86,9 +86,9 @@ def render_text(report: MemoryResult, *, color: bool = False, width: int = 80) -
 
     The table has a column for each state. Each state has one bar for its peak. ``width`` is in columns.
     """
-    batch, seq_len = report.batch
+    batch = "your batch" if report.own_batch else "{} x {} tokens".format(*report.batch)
     lines = [*header(report.target, [report.summary, *report.notes], width)]
-    lines += ["", *wrapped(f"one step of {batch} x {seq_len} tokens, {', '.join(settings_words(report))}", width, ""), ""]
+    lines += ["", *wrapped(f"one step of {batch}, {', '.join(settings_words(report))}", width, ""), ""]
     lines += _table(report.states, width)
     lines += ["", *_bars(report.states, width, color=color)]
     first = next((state for state in report.states if state.steps), None)

@@ -59,11 +59,15 @@ def memory(target: Any, *, argv: Sequence[str] = (), **options: Unpack[MemoryKey
             strategy: ``ddp``, ``fsdp2`` or another strategy; None for that of the target, or ``ddp`` for several cards.
             offload: Whether sharded weights lie in host memory.
             told: Receives the first peak of a target that is no script, in words.
+            inputs: The batch of the step, in place of ``batch`` and ``seq_len``: a dictionary of arguments, a tuple of them, or
+                the only argument. ``step`` is a function of a model and ``inputs`` that returns the loss.
 
     Raises:
         KbitlintError: As for ``check``; or an argument is wrong; or a script reaches no training.
     """
     words = words_of(target, argv)
+    if words is not None:
+        _refuse_batch(target, options)
     return api.memory(target, **options) if words is None else memory_of_script(words, Rehearsal(), _of_script(options))
 
 
@@ -88,12 +92,19 @@ def fit(
     """
     words = words_of(target, argv)
     if words is not None:
+        _refuse_batch(target, options)
         if "gpu" not in options:
             raise TypeError("fit() missing 1 required keyword-only argument: 'gpu'")
         return fit_script(words, Rehearsal(), _of_script(options), fix=fix, unsafe=unsafe)
     if fix:
         raise TargetError(str(target), "is no script: --fix changes the settings of scripts and notebooks")
     return api.fit(target, **options)
+
+
+def _refuse_batch(target: Any, options: Any) -> None:
+    given = next((name for name in ("inputs", "step") if options.get(name) is not None), None)
+    if given is not None:
+        raise TargetError(str(target), f"is a script, which makes its own batches: leave {given} out")
 
 
 def _of_script(options: Any) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import re
 from dataclasses import field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from kbitlint import lazy_patterns as re
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.runtime import content
 from kbitlint.runtime.observations import remembered
@@ -44,6 +44,12 @@ class Launch:
     """The ZeRO stage that the launcher's own configuration sets."""
     cut: bool = False
     """Whether dots stand for further options."""
+    processes: int | None = None
+    """The number of processes; None if the command does not tell."""
+    counts: bool = False
+    """Whether the launcher tells an Accelerator how many batches to accumulate."""
+    named: frozenset[str] = field(default=frozenset(), compare=False)
+    """The options that one of the commands gives at least."""
 
 
 def launch_of(script: Path, notes: str = "") -> Launch | None:
@@ -61,7 +67,11 @@ def launch_of(script: Path, notes: str = "") -> Launch | None:
     flags = _agreed(found)
     ranks = next((one.ranks for one in found if one.ranks), "")
     zero = first.zero if all(one.zero == first.zero for one in others) else None
-    return Launch(flags, ranks, all(one.fsdp for one in found), all(one.flattens for one in found), zero)
+    processes = first.processes if all(one.processes == first.processes for one in others) else None
+    sharded, flattened = all(one.fsdp for one in found), all(one.flattens for one in found)
+    counts = any(one.counts for one in found)
+    cut, named = any(one.cut for one in found), frozenset(name for one in found for name in one.flags)
+    return Launch(flags, ranks, sharded, flattened, zero, cut, processes, counts, named)
 
 
 def _agreed(found: list[Launch]) -> dict[str, Object]:
@@ -123,7 +133,9 @@ def _read(place: Path, words: tuple[str, ...], script: str) -> Launch | None:
     flags = {name: value_of(value) if value else Constant(True) for name, value in _options(words[at + 1 :])}  # noqa: FBT003
     several, fsdp, zero = _ranks(launcher, own, place.parent)
     cut = any(word in _DOTS for word in words[at + 1 :])
-    return Launch(flags, f"{launcher} in {place.name}" if several else "", fsdp > 0, fsdp == 1, zero, cut)
+    processes = _processes(launcher, own, place.parent)
+    ranks, counts = f"{launcher} in {place.name}" if several else "", "gradient_accumulation_steps" in own
+    return Launch(flags, ranks, fsdp > 0, fsdp == 1, zero, cut, processes, counts)
 
 
 def _launcher(words: Iterable[str]) -> str:
@@ -170,19 +182,39 @@ def _ranks(launcher: str, options: Mapping[str, str], folder: Path) -> tuple[boo
     return _with_config(folder, file, several=several, fsdp=fsdp, zero=zero) if file else (several, fsdp, zero)
 
 
+def _processes(launcher: str, options: Mapping[str, str], folder: Path) -> int | None:
+    """Return the number of processes that a launcher starts; None if its command does not tell."""
+    if launcher == "python":
+        return 1
+    if launcher == "accelerate" and "num_processes" not in options:
+        launcher = "accelerate launch"
+    each = options.get({"torchrun": "nproc_per_node", "deepspeed": "num_gpus"}.get(launcher, "num_processes"), "")
+    nodes = options.get("nnodes", options.get("num_nodes", "1")) if launcher != "accelerate launch" else "1"
+    if each.isdecimal() and nodes.isdecimal():
+        return int(each) * int(nodes)
+    file = options.get("config_file", "") if not each else ""
+    return _of_config(folder, file).get("world_size") if file else None
+
+
 def _with_config(folder: Path, file: str, *, several: bool, fsdp: int, zero: int | None) -> tuple[bool, int, int | None]:
+    from kbitlint.context.strategy import Strategy  # only a launch with a configuration file needs it
+
+    known = _of_config(folder, file)
+    how, processes = known.get("strategy"), known.get("world_size")
+    stage = {Strategy.ZERO3: 3}.get(how) if how is not None else None
+    sharded = {Strategy.FSDP1: 1, Strategy.FSDP2: 2}.get(how, 0) if how is not None else 0
+    return several or (processes or 1) > 1, fsdp or sharded, stage or zero
+
+
+def _of_config(folder: Path, file: str) -> Mapping[str, Any]:
+    """Return what a configuration file of accelerate sets; an empty mapping if there is none that can be read."""
     from kbitlint.context import launchers  # only a launch with a configuration file needs YAML
-    from kbitlint.context.strategy import Strategy  # as above
     from kbitlint.errors import KbitlintError  # as above
 
     for place in (folder / file, folder.parent / file):
         try:
             if content.is_file(place):
-                known = launchers.accelerate(place)
-                how, processes = known.get("strategy"), known.get("world_size")
-                stage = {Strategy.ZERO3: 3}.get(how) if how is not None else None
-                sharded = {Strategy.FSDP1: 1, Strategy.FSDP2: 2}.get(how, 0) if how is not None else 0
-                return several or (processes or 1) > 1, fsdp or sharded, stage or zero
+                return launchers.accelerate(place)
         except (KbitlintError, OSError, ValueError):
             continue
-    return several, fsdp, zero
+    return {}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import bisect
+import copy
 import functools
 import itertools
+import operator
 import re
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 _WIDE = re.compile(r"[^\x00-\x7f]")
+_PLACE = operator.attrgetter("lineno", "col_offset", "end_lineno", "end_col_offset")
 
 
 @functools.lru_cache(maxsize=64)
@@ -39,11 +42,15 @@ class Text:
         self._from, self._lines_before = start, lines
         # lines as Python's tokenizer counts them: form feeds and other separators do not end one
         self._lines = text.split("\n")
-        self._starts = [0]
-        for line in self._lines:
-            self._starts.append(self._starts[-1] + len(line) + 1)
+        self._starts = list(itertools.accumulate((len(line) + 1 for line in self._lines), initial=0))
         self._wide: dict[int, tuple[list[int], list[int]]] = {}
         self._spans: dict[tuple[int, int, int | None, int | None], Span] = {}
+
+    def at(self, start: int, lines: int) -> Text:
+        """Return the text at another place of a joined text."""
+        moved = copy.copy(self)
+        moved._from, moved._lines_before, moved._spans = start, lines, {}  # noqa: SLF001  # of this class
+        return moved
 
     def offset(self, line: int, column: int) -> int:
         """Return the offset in characters of a 1-based line and a 0-based column in UTF-8 bytes."""
@@ -70,7 +77,7 @@ class Text:
 
     def span(self, node: ast.expr | ast.stmt | ast.keyword) -> Span:
         """Return the span of a node."""
-        place = node.lineno, node.col_offset, node.end_lineno, node.end_col_offset
+        place = _PLACE(node)
         known = self._spans.get(place)
         if known is None:  # every path of a script meets its nodes again
             start = self.offset(node.lineno, node.col_offset)

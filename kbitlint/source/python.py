@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from kbitlint.facts.object_faults import ObjectFault
     from kbitlint.facts.own_loops import LoopFault, OwnLoop
     from kbitlint.facts.own_modules import FileUse, Head, RefusedCall, StateUse
+    from kbitlint.facts.values import Call
     from kbitlint.source.interpreter.relevance import Tree
     from kbitlint.source.launches import Launch
 
@@ -40,8 +41,18 @@ _BITS = re.compile(r"[48][-_ ]?bits?\b|quantiz|qlora|\bnf4\b|\bint[48]\b", re.IG
 _DATA = ("dataset", ".map(", '"labels"', "labels=", "save_pretrained(", "set_adapter(", "load_state(", "torch.save(")
 #: signs of a class or function that a Trainer calls
 _CALLED_BACK = ("Trainer)", "Callback)", "collator=", "compute_loss_func=", "metrics=", "formatting_func=", "reward_funcs=")
+#: signs of a class that extends a trainer, its arguments or its config
+_EXTENDED = ("Trainer)", "Arguments)", "Config)")
 #: signs of a script that does by hand what ``by_hand`` reads
-_BY_HAND = ("latent_dist", "setattr(", "type=bool", "train_on_responses_only", "CompletionOnlyLM")
+_BY_HAND = (
+    "latent_dist",
+    "setattr(",
+    "type=bool",
+    "train_on_responses_only",
+    "CompletionOnlyLM",
+    "get_peft_config(",
+    "configure_optimizers",
+)
 #: signs of a script whose objects are followed
 _USES = ("Trainer(", "backward(", "from_pretrained(")
 
@@ -111,9 +122,11 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         data_uses=_data_uses(text, module),
         refused_calls=_own_callbacks(text, module, imports),
         state_uses=_state_uses(text, module),
+        base_calls=_base_calls(module, source, imports),
         own_loops=tuple(_rounds(module, text, imports)),
-        loop_faults=_loop_faults(text, module),
+        loop_faults=_loop_faults(text, module, launch),
         object_faults=_object_faults(text, module, versions, launch),
+        processes=launch.processes if launch is not None else None,
     )
 
 
@@ -124,13 +137,20 @@ def _object_faults(
     if not any(one in text for one in _USES):
         return ()
     from kbitlint.source.kinds.flow import Flow  # data and configurations have no such objects
+    from kbitlint.source.text.slips import slips
 
-    found = unless_deep(Flow(versions, text).follow(module))
+    ranked = launch is not None and (launch.processes or 1) > 1 and not launch.fsdp and launch.zero is None
+    flow = Flow(versions, text, ranked=ranked and "deepspeed" not in text)
+    found = (*unless_deep(flow.follow(module)), *unless_deep(slips(module, text)))
+    if "Trainer(" in text or "collate" in text:
+        from kbitlint.source.text.gpu_batches import gpu_batches, untrained  # modules of loads have neither
+
+        found = (*found, *gpu_batches(module, text), *untrained(module, text))
     if not any(one in text for one in _BY_HAND):
         return found
     from kbitlint.source.text.by_hand import by_hand  # few scripts do such things themselves
 
-    return (*found, *unless_deep(by_hand(module, text, launch.flags if launch is not None else {})))
+    return (*found, *unless_deep(by_hand(module, text, launch)))
 
 
 def _rounds(module: ast.Module, text: str, imports: Sequence[tuple[str, str]]) -> Iterator[OwnLoop]:
@@ -143,18 +163,24 @@ def _rounds(module: ast.Module, text: str, imports: Sequence[tuple[str, str]]) -
         yield from trainer_rounds(module, imports)
 
 
-def _loop_faults(text: str, module: ast.Module) -> tuple[LoopFault, ...]:
+def _loop_faults(text: str, module: ast.Module, launch: Launch | None) -> tuple[LoopFault, ...]:
     """Return what the file's own loops leave out."""
     if ".backward(" not in text:
         return ()
     from kbitlint.source.text.loop_faults import loop_faults  # most scripts leave the loop to a Trainer
+    from kbitlint.source.text.loop_paces import loop_paces  # as above
 
-    return tuple(sorted(set(loop_faults(module, text)), key=lambda fault: fault.line))
+    return tuple(
+        sorted(
+            {*loop_faults(module, text), *loop_paces(module, text, counted=launch is not None and launch.counts)},
+            key=lambda fault: fault.line,
+        )
+    )
 
 
 def _data_uses(text: str, module: ast.Module) -> tuple[DataUse, ...]:
     """Return the places where data does not fit the code that takes it, in a script that makes the data of a k-bit training."""
-    if (_BITS.search(text) is None and "peft" not in text) or not any(one in text for one in _DATA):
+    if not any(one in text for one in _DATA) or ("peft" not in text and _BITS.search(text) is None):
         return ()
     from kbitlint.source.text.data_flow import data_uses  # configurations and modules make no data
 
@@ -188,6 +214,15 @@ def _state_uses(text: str, module: ast.Module) -> tuple[StateUse, ...]:
     from kbitlint.source.text.saved_states import state_uses  # few scripts load state dicts
 
     return unless_deep(state_uses(module))
+
+
+def _base_calls(module: ast.Module, source: Text, imports: tuple[tuple[str, str], ...]) -> tuple[Call, ...]:
+    """Return the calls of constructors of transformers and TRL through classes of the file."""
+    if "class " not in source.text or not any(mark in source.text for mark in _EXTENDED):
+        return ()
+    from kbitlint.source.text.own_constructors import base_calls  # few scripts have such classes
+
+    return tuple(base_calls(module, source, imports))
 
 
 def _launch(beside: FilePath | None, file: str, text: str, module: ast.Module) -> Launch | None:

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 PLAIN = ("transformers.Trainer", "transformers.Seq2SeqTrainer")
 #: the trainers of TRL that ask reward functions for rewards
 ONLINE = ("trl.GRPOTrainer", "trl.RLOOTrainer")
+
+#: losses of sentence-transformers that read labels, and the columns that its collator takes for them
+COMPARING = frozenset(
+    ("CosineSimilarityLoss", "CoSENTLoss", "AnglELoss", "ContrastiveLoss", "OnlineContrastiveLoss", "SoftmaxLoss")
+)
+LABEL_COLUMNS = frozenset(("label", "labels", "score", "scores"))
 #: relation -> what it leads to; each was run with transformers 5.23, TRL 1.16 and datasets 5
 CONTRACTS: Mapping[str, DataContract] = {
     **ROWS,
@@ -178,6 +184,43 @@ CONTRACTS: Mapping[str, DataContract] = {
         "trl",
         "0.18",
     ),
+    "rewards left out": DataContract(
+        "{} does not return one reward for each completion: the step with the first one left out raises a ValueError",
+        "return 0.0 for a completion without a reward",
+        "trl",
+    ),
+    "reward of no number": DataContract(
+        "{} returns rewards that are no numbers: the trainer makes a tensor of them, and raises",
+        "return a list of floats",
+        "trl",
+    ),
+    # trl/trainer/grpo_trainer.py, _generate_and_score_completions: an advantage is a reward less the mean of its group
+    "equal rewards": DataContract(
+        "every completion gets the same reward, so every advantage is 0: nothing is learned",
+        "let the reward depend on the completion",
+        "trl",
+        code="KB732",
+    ),
+    # sentence_transformers/base/data_collator.py, __call__: no column of these names, so the loss gets no labels
+    "pairs without labels": DataContract(
+        "{} compares with labels, and no column is called label, labels, score or scores: the first step raises",
+        "rename the column",
+        "sentence_transformers",
+    ),
+    # trl/trainer/sft_trainer.py, __init__
+    "assistant of whole texts": DataContract(
+        "assistant_only_loss needs rows of messages, and these are whole texts: SFTTrainer raises a ValueError",
+        "keep the messages, and let SFTTrainer apply the template",
+        "trl",
+        "0.19",
+    ),
+    # trl/trainer/dpo_trainer.py and kto_trainer.py, __init__
+    "streamed reference": DataContract(
+        "precompute_ref_log_probs needs a data set with a length, and this one is streamed: the trainer raises a ValueError",
+        "leave precompute_ref_log_probs out",
+        "trl",
+        "1",
+    ),
     # transformers/tokenization_utils_base.py, _get_padding_truncation_strategies
     "padding without a token": DataContract(
         "the tokenizer of {} has no padding token, and nothing sets one: padding raises a ValueError",
@@ -204,6 +247,13 @@ CONTRACTS: Mapping[str, DataContract] = {
     "labels overwritten": DataContract(
         "DataCollatorForLanguageModeling makes labels of all tokens and drops those of the data, in which some are -100",
         "use DataCollatorForSeq2Seq(tokenizer), which pads the labels of the data",
+        learns=True,
+    ),
+    # trl/trainer/sft_trainer.py, tokenize_fn: the tokenizer adds its special tokens to texts
+    "two first tokens": DataContract(
+        "the chat template has written the first token, and SFTTrainer's tokenizer adds it again: every text starts with two",
+        "keep the messages in the column messages, and let SFTTrainer apply the template",
+        "trl",
         learns=True,
     ),
     "labels of padding": DataContract(

@@ -7,9 +7,9 @@ folders of copies. A name without a known word tells nothing.
 from __future__ import annotations
 
 import functools
-import re
 from typing import TYPE_CHECKING
 
+from kbitlint import lazy_patterns as re
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.upstream.architectures import ARCHITECTURES, Architecture
 from kbitlint.upstream.family_rows import FAMILIES, Family

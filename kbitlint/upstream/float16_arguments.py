@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
+from kbitlint import lazy_patterns as re
 from kbitlint.facts.dtypes import LOW_PRECISION
 from kbitlint.facts.source import Action
 from kbitlint.lazy_dataclass import dataclass
@@ -44,9 +44,9 @@ def loaded(source: SourceFacts, path: ExecutionPath) -> Iterator[Place]:
             continue
         name = step.call.value("pretrained_model_name_or_path")
         known = families.facts_of(name, model.named)
-        if step.model_id not in trained and _GENERATES.search(source.text):
-            continue
         if not known.overflows and not (model.kbit and known.dtype == "bfloat16"):
+            continue
+        if step.model_id not in trained and _GENERATES.search(source.text):
             continue
         for call, key in ((step.call, "dtype"), (step.call, "torch_dtype"), (model.quantization, "bnb_4bit_compute_dtype")):
             given = call.argument(key) if call is not None else None

@@ -164,6 +164,12 @@ def config_of(known: Known) -> tuple[dict[str, Any], bool] | None:
     return {**config, **head, **_of_size(family, size, config)}, exact
 
 
+def vocabulary_of(known: Known) -> int:
+    """Return the number of rows of a checkpoint's embeddings; 0 if its size and shape are not known exactly."""
+    found = config_of(known)
+    return int(found[0]["vocab_size"]) if found is not None and found[1] else 0
+
+
 def _of_size(family: Family, size: str, config: dict[str, Any]) -> dict[str, Any]:
     """Return what a size or a family has otherwise than the other ones of its row or its model type."""
     word = family.word.split()[0]

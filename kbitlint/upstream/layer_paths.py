@@ -75,3 +75,47 @@ def layer_paths(model_type: str, blocks: tuple[int, ...] = (0,)) -> Iterator[str
     for stack, layers in STACKS.get(model_type, ()):
         for number in blocks:
             yield from (f"{stack}.{number}.{layer}" for layer in layers.split())
+
+
+#: embeddings and heads of language models, by the name that any of them has
+OUTER = frozenset(
+    ("embed_tokens", "wte", "wpe", "embed_in", "embed_out", "word_embeddings", "tok_embeddings", "lm_head", "output_layer")
+)
+_HEADED = ("embed_tokens", "lm_head")
+#: model type -> its embeddings and its head, in a class for causal language models
+OUTER_OF: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys((name for name, stacks in STACKS.items() if stacks[0][0] == "model.layers"), _HEADED),
+    **dict.fromkeys(("gpt2", "gpt_bigcode", "gpt_neo"), ("wte", "wpe", "lm_head")),
+    **dict.fromkeys(("gptj", "codegen"), ("wte", "lm_head")),
+    **dict.fromkeys(("falcon", "bloom"), ("word_embeddings", "lm_head")),
+    "gpt_neox": ("embed_in", "embed_out"),
+    "opt": _HEADED,
+}
+#: model type of images and text -> the part between the tower and the language model, with its linear layers
+CONNECTORS: dict[str, str] = {
+    **dict.fromkeys(("llava", "llava_next", "llava_onevision", "gemma3", "paligemma", "mistral3"), "multi_modal_projector"),
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), "merger"),
+    **dict.fromkeys(("idefics3", "smolvlm"), "connector"),
+}
+#: paths of language layers before transformers 5 -> since; and those of towers
+_BLOCK = f"{_ATTENTION} mlp.gate_proj mlp.up_proj mlp.down_proj"
+_RENAMED: dict[str, str] = {
+    **dict.fromkeys(("llava", "llava_next", "llava_onevision", "mistral3"), "language_model.model.layers"),
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl"), "model.layers"),
+}
+_TOWERS = (
+    "model.vision_tower.encoder.layers.{}.self_attn.q_proj model.vision_tower.encoder.layers.{}.mlp.fc1 "
+    "model.vision_tower.vision_model.encoder.layers.{}.self_attn.q_proj model.visual.blocks.{}.attn.qkv "
+    "model.visual.blocks.{}.mlp.fc1"
+)
+
+
+def renamed_paths(model_type: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the paths of a type's language layers before transformers 5, and all its paths since; none if they are alike."""
+    old = _RENAMED.get(model_type)
+    if old is None:
+        return (), ()
+    blocks = range(100)
+    since = [f"model.language_model.layers.{number}.{layer}" for number in blocks for layer in _BLOCK.split()]
+    towers = [path.format(number) for path in _TOWERS.split() for number in blocks]
+    return tuple(f"{old}.{number}.{layer}" for number in blocks for layer in _BLOCK.split()), (*since, *towers)

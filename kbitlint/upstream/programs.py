@@ -49,6 +49,8 @@ class Program:
     """Keys that are arguments of its ``BitsAndBytesConfig`` under the same name."""
     lora: tuple[tuple[str, str], ...] = ()
     """(key, argument of ``LoraConfig``) of each key that sets one."""
+    divides: tuple[str, ...] = ()
+    """Keys for adapters whose text the program divides at commas."""
     renames: tuple[tuple[str, str], ...] = ()
     """(key, argument of ``TrainingArguments``) of each key with another name."""
     quantizes_with: tuple[tuple[str, str], ...] = ()
@@ -188,6 +190,8 @@ PROGRAMS: tuple[Program, ...] = (
             ("use_dora", "use_dora"),
             ("use_rslora", "use_rslora"),
         ),
+        # src/llamafactory/hparams/finetuning_args.py, __post_init__
+        divides=("lora_target", "additional_target"),
     ),
     Program(
         "swift",

@@ -98,13 +98,6 @@ RUNS: Mapping[str, DataContract] = {
         learns=True,
         code="KB582",
     ),
-    # trl/trainer/sft_trainer.py, _prepare_dataset: tokenizes a text column with special tokens
-    "two first tokens": DataContract(
-        "the chat template puts the first token before the texts, and SFTTrainer tokenizes them with another one",
-        "give SFTTrainer the messages, or take the first token off each text",
-        learns=True,
-        code="KB582",
-    ),
     # transformers/trainer.py, train: get_last_checkpoint(args.output_dir)
     "resumed from a new folder": DataContract(
         "output_dir is another one at each start, so the run that resumes finds no checkpoint in it: it raises a ValueError",

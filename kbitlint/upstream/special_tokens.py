@@ -7,10 +7,10 @@ Rehearsals need them, and scripts that ask for padding.
 
 from __future__ import annotations
 
-import re
 from dataclasses import field
 from typing import TYPE_CHECKING
 
+from kbitlint import lazy_patterns as re
 from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
@@ -76,6 +76,25 @@ def lacks_pad(name: object) -> bool:
     return isinstance(name, str) and _PADLESS.fullmatch(name) is not None
 
 
+#: published checkpoints -> end and start tokens of other families, which their tokenizers do not have
+_LACKED: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
+    (
+        re.compile(r"(meta-llama|unsloth|NousResearch)/(Meta-)?Llama-3(\.\d)?-\d+B(-Instruct)?(-bnb-4bit)?"),
+        ("</s>", "<s>", "<eos>"),
+    ),
+    (re.compile(r"(Qwen|unsloth)/Qwen(1\.5|2|2\.5|3)-[\d.]+B(-Instruct|-Chat|-Base)?(-bnb-4bit)?"), ("</s>", "<s>", "<eos>")),
+    (
+        re.compile(r"(meta-llama/Llama-2-\d+b(-chat)?(-hf)?|mistralai/Mistral-7B-(Instruct-)?v0\.\d)"),
+        ("<|endoftext|>", "<|eot_id|>", "<|im_end|>", "<eos>"),
+    ),
+)
+
+
+def tokens_it_lacks(name: str) -> tuple[str, ...]:
+    """Return end and start tokens of other families that a published checkpoint's tokenizer has not; empty if unknown."""
+    return next((tokens for names, tokens in _LACKED if names.fullmatch(name)), ())
+
+
 #: published base checkpoints whose ``tokenizer_config.json`` has no ``chat_template``, and that have no file of one
 _TEMPLATELESS = re.compile(
     r"(mistralai/(Mistral-7B-v0\.[13]|Mixtral-8x7B-v0\.1)|google/gemma-(2-)?\d+b|bigcode/starcoder2-\d+b|meta-llama/(Meta-)?Llama-(2-\d+b(-hf)?|3(\.[12])?-\d+B)"
@@ -126,6 +145,19 @@ def template_of_name(name: str) -> str:
     plain = name.lower().rpartition("/")[2]
     found = [title for title, (_, words) in _TEMPLATES.items() if words.search(plain)]
     return found[0] if len(found) == 1 and "distill" not in plain else ""
+
+
+#: words for templates in LLaMA-Factory and ms-swift that are no names of checkpoints
+_WORDS = {"qwen": "ChatML", "yi": "ChatML", "llama2": "Mistral", "llama": "Mistral"}
+
+
+def template_of_word(word: str) -> str:
+    """Return the chat template that a training program calls by a word; empty if it is none of the known ones.
+
+    >>> template_of_word("llama2"), template_of_word("qwen3_nothink"), template_of_word("default")
+    ('Mistral', 'ChatML', '')
+    """
+    return _WORDS.get(word) or template_of_name(word)
 
 
 def template_of_marks(mark: str) -> str:

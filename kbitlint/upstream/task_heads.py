@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from kbitlint import lazy_patterns as re
 
 #: the names of the heads of each kind of class, and the task types for which PEFT trains a copy of them
 HEADS = {

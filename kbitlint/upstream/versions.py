@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from kbitlint import lazy_patterns as re
 from kbitlint.facts.guards import PROSE
 from kbitlint.runtime import content, distributions
 from kbitlint.runtime.observations import remembered
@@ -26,6 +26,7 @@ NEWEST = {
     "trl": "1.16.0",
     "torch": "2.13.0",
     "accelerate": "1.15.0",
+    "datasets": "5.2.0",
     "deepspeed": "0.19.8",
 }
 
@@ -45,7 +46,7 @@ def installed() -> Mapping[str, str]:
 
 #: a requirement, as pip, conda (``trl=0.8``) and Poetry (``trl = "^0.8"``) write it
 _REQUIREMENT = re.compile(
-    r"(?<![\w-])(transformers|peft|trl|deepspeed|accelerate)"
+    r"(?<![\w-])(transformers|peft|trl|deepspeed|accelerate|datasets)"
     r"(?:[ \t]?\[[\w,-]{0,80}\])?(?:[ \t]?\(|[ \t]?=[ \t]?[\"'](?=[\^~<>=]))?"
     r"((?:[ \t]{0,2}(?:==|~=|<=|>=|!=|[<>^~]|=(?=\d))[ \t]{0,2}\d[\w.]{0,40}(?:\.\*)?(?:[ \t]{0,2},)?)+)"
 )
@@ -138,7 +139,7 @@ def pinned(folder: Path) -> tuple[Mapping[str, str], Mapping[str, str]]:
 def versions_for(path: Path, text: str) -> Versions:
     """Return the versions of a script: pinned by it, else by its project, else installed, else the newest modelled ones."""
     project, floors = pinned(path.resolve().parent)
-    own, lowest = bounds_in(_said(text))
+    own, lowest = bounds_in(_said(text)) if _REQUIREMENT.search(text) else ({}, {})
     chosen = {**project, **own}
     found = Versions({**installed(), **chosen})
     found.declared = {**floors, **lowest, **chosen}

@@ -42,6 +42,17 @@ def test_kbitlint_says_without_weights_what_real_training_does(task, model_type,
     assert verdicts.missed(real, said) == []
 
 
+def test_a_layer_without_values_agrees_with_the_trace_that_names_the_module_which_calls_it():
+    from benchmarks.truth import verdicts
+
+    error = {"message": "Tensor on device meta is not on the expected device cpu!", "module": "task_mlp.layers.0"}
+    real, said = {"outcome": "error", "error": error}, {"verdict": "other", "message": "", "hollow": ["task_mlp.layers.0"]}
+
+    assert verdicts.agrees(real, said)
+    assert not verdicts.agrees(real, said | {"hollow": ["task_mlp.layers.1"]})
+    assert not verdicts.agrees({"outcome": "error", "error": error | {"message": "another one"}}, said)
+
+
 #: architectures whose own code mixes float32 with what comes in: they fail as loaded in bfloat16
 MIXING = {
     ("sequence-classification", "deberta"): "attention.self",

@@ -218,17 +218,58 @@ def test_a_probe_runs_on_the_batch_that_a_trace_corrects(kind):
     assert (found.failure, found.stepped) == (None, True)
 
 
-def test_a_scripted_part_is_skipped_with_a_reason():
+def scripted(part):
+    return torch.jit.script(nn.Sequential(part, nn.GELU()))
+
+
+def by_example(part):
+    return torch.jit.trace(part, torch.zeros(2, 96, dtype=torch.bfloat16))
+
+
+@torch.jit.script
+def widened(x):
+    return x + x * x
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+@pytest.mark.parametrize("made", [scripted, by_example, lambda part: nn.Sequential(part, Held(widened))])
+def test_parts_of_torchscript_run_without_weights_as_with_them(made):
     model = module(plain.MLP)
-    model.norm = torch.jit.script(model.norm)
+    model.norm = made(model.norm)
+    model = adapted(model)
+    for parameter in model.base_model.model.norm.parameters():
+        parameter.requires_grad = True
 
-    report = kbitlint.check(adapted(model), context=CONTEXT)
+    traced, report, real = trace(model, CONTEXT), kbitlint.check(model, context=CONTEXT), step(model)
 
-    assert report.crashes == ()
-    assert {skip.reason for skip in report.skips if "TorchScript" in skip.reason} == {
-        "base_model.model.norm is TorchScript, which runs with its own weights only"
-    }
-    assert not isinstance(step(adapted(module(plain.MLP))), str)
+    assert below_wrappers(gradient.path for gradient in traced.gradients if gradient.arrives) == below_wrappers(real)
+    assert (traced.failure, report.crashes) == (None, ())
+    assert [violation for violation in report.violations if violation.severity.value == "error"] == []
+    assert [skip.reason for skip in report.skips if "looked at" in skip.reason or "without weights" in skip.reason] == []
+    assert "activations" in str(kbitlint.memory(model))
+
+
+class Held(nn.Module):
+    """It holds a scripted function."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_a_dtype_that_a_program_of_torchscript_refuses_is_named_and_no_hook_is_put_on_it():
+    model = module(plain.MLP)
+    model.norm = torch.jit.script(nn.Linear(96, 96))
+    model = adapted(model)
+
+    errors = [violation for violation in kbitlint.fix(model).violations if violation.severity.value == "error"]
+
+    assert {(violation.code, violation.at.path) for violation in errors} == {("KB102", "norm")}
+    assert "TorchScript" in step(model)
 
 
 class OldForm(transformers.LlamaForCausalLM):

@@ -98,14 +98,22 @@ class DynamicInt8Tensor(Int8Tensor):
     act_quant_kwargs: ClassVar = {"dtype": "int8"}
 
 
-@pytest.mark.parametrize(("cls", "trains"), [(Int8Tensor, None), (DynamicInt8Tensor, False)])
-def test_torchao_weights_are_told_by_their_tensor(monkeypatch, cls, trains):
+class IntxUnpackedToInt8Tensor(torch.Tensor):
+    """Integers of few bits, each in a byte, with inputs that are quantized as they come."""
+
+    target_dtype, activation_quantization = torch.int4, "int8_asym_per_token"
+
+
+@pytest.mark.parametrize(
+    ("cls", "bits", "trains"), [(Int8Tensor, 8, None), (DynamicInt8Tensor, 8, False), (IntxUnpackedToInt8Tensor, 4, False)]
+)
+def test_torchao_weights_are_told_by_their_tensor(monkeypatch, cls, bits, trains):
     module = nn.Linear(8, 4)
     packed = torch.zeros(4, 8).as_subclass(cls)
     monkeypatch.setattr(cls, "__module__", "torchao.quantization")
     monkeypatch.setitem(module._parameters, "weight", types.SimpleNamespace(data=packed))
 
-    assert packing_of(module) == Packing("torchao", 8, cls.__name__, features=(8, 4), trains=trains)
+    assert packing_of(module) == Packing("torchao", bits, cls.__name__, features=(8, 4), trains=trains)
 
 
 def test_a_layer_of_bitsandbytes_without_a_weight_is_not_quantized():

@@ -24,6 +24,10 @@ TRAINER = "trainer = Trainer(model=model, args=TrainingArguments('out'), train_d
             "dict, which Trainer.evaluate returns, has no attribute eval_loss",
         ),
         (MADE + TRAINER + "print(trainer.state.best_metrics)\n", "TrainerState has no attribute best_metrics"),
+        (
+            MADE + "model = DDP(model, device_ids=[0])\nmodel.save_pretrained('out')\n",
+            "DistributedDataParallel has no attribute save_pretrained",
+        ),
         (MADE + "def main(net):\n    net.fit(data)\nmain(model)\n", "PeftModel has no attribute fit"),
         (MADE + "def load():\n    return model\nload().save_model('out')\n", "PeftModel has no attribute save_model"),
     ],

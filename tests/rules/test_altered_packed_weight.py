@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import checkpoint_cases
 import plants
 import pytest
 import tiny
@@ -32,27 +33,6 @@ def test_weights_as_they_are_packed_are_not_flagged():
         assert found(model) == {}
     assert found(tiny.with_lora(prepare_model_for_kbit_training(stored()))) == {}
     assert found(tiny.load("gpt2 (Conv1D)")) == found(tiny.load("gpt2 (Conv1D)", kind="int8")) == {}
-
-
-def gradients(model):
-    assert tiny.step(model).trains
-    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-
-
-def test_weights_that_an_evaluation_has_repacked_pass_on_no_gradient():
-    """bitsandbytes repacks on CPUs with AVX512-BF16 only."""
-    torch.manual_seed(0)
-    expected = gradients(tiny.with_lora(stored()))
-    torch.manual_seed(0)
-    model = tiny.with_lora(stored()).eval()
-    with torch.no_grad():
-        model(torch.arange(1, 9)[None])
-    layers = [module for module in model.modules() if type(module).__name__ == "Linear4bit"]
-    repacked = [bool(getattr(layer.weight.quant_state, "packing_format_for_cpu", False)) for layer in layers]
-    message = "bitsandbytes repacked it for the CPU's inference kernel, through which no gradient flows"
-
-    assert found(model) == ({f"{path}.base_layer": message for path in plants.QUANTIZED} if any(repacked) else {})
-    assert all(map(torch.allclose, gradients(model), expected)) != any(repacked)
 
 
 @pytest.mark.parametrize("cast", ["float16", "float32"])
@@ -177,3 +157,43 @@ def test_a_real_cast_of_every_parameter_stops_the_next_forward_pass():
 
     with pytest.raises((RuntimeError, AssertionError)):
         model(torch.arange(8)[None])
+
+
+def scales_of(layer):
+    state = layer.weight.quant_state
+    return (state.state2.absmax, state.offset) if state.nested else (state.absmax,)
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_scales_of_zeros_are_a_warning_and_scales_of_nan_an_error(double):
+    model = tiny.load(bnb_4bit_use_double_quant=double)
+    layer = model.model.layers[0].self_attn.q_proj
+    for scales in scales_of(layer):
+        scales.zero_()
+    (violation,) = kbitlint.check(model, select=CODE).violations
+
+    assert (violation.severity.value, violation.message) == ("warning", ZEROS)
+    scales_of(layer)[0].fill_(float("nan"))
+    assert found(model) == {Q_PROJ: "its block maxima hold NaN or infinity"}
+    assert not tiny.step(tiny.with_lora(model)).arrived
+
+
+ZEROS = "the packed weight unpacks to zeros only"
+BAD = "the packed weight contradicts its record: its scales hold NaN or infinity"
+
+
+@pytest.mark.parametrize(
+    ("bits", "byte", "expected"),
+    [
+        (4, 0, ("warning", ZEROS)),
+        (8, 0, ("warning", ZEROS)),
+        (4, 0xFF, ("error", BAD)),
+        (8, 0xFF, ("error", BAD)),
+        (4, 1, None),
+    ],
+)
+def test_scales_in_a_file_are_read(tmp_path, bits, byte, expected):
+    folder = checkpoint_cases.checkpoint(tmp_path, checkpoint_cases.packed("q_proj", bits, byte))
+
+    wanted = [] if expected is None else [(expected[0], "model.safetensors q_proj", expected[1])]
+    assert checkpoint_cases.findings(CODE, folder) == wanted

@@ -51,16 +51,38 @@ def test_the_fix_asks_for_the_rank(tmp_path):
             id="as qlora.py does",
         ),
         pytest.param(AUTO.replace("'auto'", "{'': rank}") + WRAPPED, id="the rank"),
+        pytest.param(AUTO.replace("'auto'", "{'': int(os.environ.get('LOCAL_RANK', '0'))}") + WRAPPED, id="a rank by default"),
         pytest.param("assert 'LOCAL_RANK' not in os.environ\n" + AUTO + TRAINED, id="asserts one process"),
         pytest.param("assert int(os.environ.get('WORLD_SIZE', 1)) == 1\n" + AUTO + TRAINED, id="asserts a world of one"),
         pytest.param("if 'LOCAL_RANK' in os.environ:\n    raise SystemExit('one')\n" + AUTO + TRAINED, id="ends on ranks"),
         pytest.param("if os.environ.get('LOCAL_RANK'):\n    sys.exit(1)\n" + AUTO + TRAINED, id="leaves on ranks"),
-        pytest.param(LOADED + WRAPPED, id="no map"),
+        pytest.param("torch.cuda.set_device(rank)\n" + LOADED + WRAPPED, id="no map, and the device is set"),
+        pytest.param(LOADED.replace("quantization_config=bnb, ", "") + WRAPPED, id="no map for a model on the CPU"),
         pytest.param(AUTO + "TrainingArguments('out', ddp_find_unused_parameters=False)\n", id="a weak sign"),
     ],
 )
 def test_look_alikes(script):
     assert findings("KB720", script) == []
+
+
+@pytest.mark.parametrize("given", ["", ", device_map={'': torch.cuda.current_device()}"])
+def test_a_quantized_model_is_loaded_before_its_rank_has_a_device(given, tmp_path):
+    script = "rank = int(os.environ['LOCAL_RANK'])\n" + LOADED.replace(", dtype=", f"{given}, dtype=") + ADAPTED
+    arguments = "args = TrainingArguments('out', bf16=True)\n"
+    trained = "Trainer(model=model, args=args, train_dataset=data).train()\n"
+    fixed = fixed_text("KB720", script + arguments + trained, tmp_path)
+
+    assert findings("KB720", script + arguments + trained) == [
+        (
+            "warning",
+            script.split("\n")[2],
+            "every rank loads the model onto GPU 0, and LOCAL_RANK tells of several: nothing has set its device yet",
+        )
+    ]
+    assert findings("KB720", arguments + script + trained) == []
+    assert findings("KB720", "def start():\n    torch.cuda.set_device(1)\nstart()\n" + script + arguments + trained) == []
+    assert findings("KB720", script + arguments.replace("bf16", "fsdp='full_shard', bf16") + trained) == []
+    assert 'device_map={"": PartialState().process_index}' in fixed
 
 
 def test_a_map_from_elsewhere_is_shown_only(tmp_path):
@@ -80,3 +102,11 @@ def test_a_map_from_elsewhere_is_shown_only(tmp_path):
 )
 def test_a_script_that_asks_for_ranks_has_several(guard):
     assert [severity for severity, _, _ in findings("KB720", guard + AUTO + TRAINED)] == ["warning"]
+
+
+def test_a_strategy_of_lightning_starts_several_ranks():
+    trained = "import lightning\nlightning.Trainer(devices={}, strategy='{}').fit(model)\n"
+
+    assert [severity for severity, _, _ in findings("KB720", AUTO + trained.format(4, "ddp"))] == ["warning"]
+    assert findings("KB720", AUTO + trained.format(1, "ddp")) == []
+    assert findings("KB720", AUTO + trained.format(4, "auto")) == []

@@ -4,6 +4,7 @@ import pytest
 import tiny
 import torch
 import trace_cases
+import transformers
 from script_cases import ADAPTED, LOADED, PREPARED, findings
 
 import kbitlint
@@ -158,3 +159,24 @@ def test_a_real_float32_head_raises():
     assert hidden.dtype is torch.bfloat16
     with pytest.raises(RuntimeError, match="same dtype"):
         torch.nn.Linear(hidden.shape[-1], 1)(hidden)
+
+
+class Casts(transformers.TrainerCallback):
+    def on_train_begin(self, *_, model=None, **__):
+        model.to(torch.float16)
+
+
+@pytest.mark.parametrize(("callback", "severity"), [(Casts, "warning"), (transformers.TrainerCallback, "error")])
+def test_a_callback_that_casts_the_model_first_makes_it_a_warning(callback, severity, tmp_path):
+    row = {"input_ids": [1, 2, 3, 4], "labels": [1, 2, 3, 4]}
+    arguments = transformers.TrainingArguments(tmp_path, max_steps=1, use_cpu=True, report_to="none", save_strategy="no")
+    trainer = transformers.Trainer(trace_cases.bare_norms(), arguments, train_dataset=[row] * 2, callbacks=[callback()])
+    (found,) = kbitlint.check(trainer, select=CODE).violations
+
+    assert (found.severity.value, found.at.path) == (severity, "lm_head")
+    assert found.message.endswith(", unless Casts.on_train_begin casts it") == (severity == "warning")
+    if severity == "error":
+        with pytest.raises(RuntimeError, match="same dtype"):
+            trainer.train()
+    else:
+        trainer.train()

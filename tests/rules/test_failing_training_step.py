@@ -6,6 +6,7 @@ import tiny
 import torch
 import trace_cases
 import transformers
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 
 from kbitlint.context import TrainingContext
 
@@ -89,6 +90,43 @@ def test_what_the_class_or_peft_raises_for_its_own_batch_is_an_error_with_that_m
     assert [(severity, message) for _, severity, message in told] == [
         ("error", f"the training step raises {raised(make())}"),
     ]
+
+
+def block_circulant():
+    return peft.get_peft_model(tiny.load("opt"), peft.C3AConfig(block_size=16, target_modules="all-linear"))
+
+
+def hooked():
+    """Hooks on the backward pass of every module, whose outputs are views by it."""
+    model = tiny.load("llama")
+    for module in model.modules():
+        module.register_full_backward_hook(lambda *_: None)
+    return peft.get_peft_model(model, peft.GraloraConfig(r=4, gralora_k=2, target_modules=["q_proj"]))
+
+
+def cast_mask():
+    """The causal mask of GPT-Neo is a buffer, which a cast of all buffers turns into numbers."""
+    sizes = {"hidden_size": 64, "num_heads": 4, "intermediate_size": 64, "vocab_size": 256, "max_position_embeddings": 64}
+    config = transformers.GPTNeoConfig(num_layers=1, attention_types=[[["global"], 1]], **sizes)
+    base = transformers.GPTNeoForCausalLM(config).bfloat16()
+    for buffer in base.buffers():
+        buffer.data = buffer.data.bfloat16()
+    return peft.get_peft_model(base, peft.LoraConfig(r=4, target_modules=["q_proj"]))
+
+
+def cached_twice():
+    """Torch's wrapper runs the layers of GPT-J again, which fill the cache a second time."""
+    sizes = {"n_embd": 64, "n_layer": 1, "n_head": 4, "rotary_dim": 8, "vocab_size": 256, "n_positions": 64}
+    base = transformers.GPTJForCausalLM(transformers.GPTJConfig(bos_token_id=1, eos_token_id=1, **sizes))
+    apply_activation_checkpointing(base, check_fn=lambda module: type(module).__name__ == "GPTJBlock")
+    return peft.get_peft_model(base, peft.LoraConfig(r=4, target_modules="all-linear"))
+
+
+@pytest.mark.parametrize("make", [block_circulant, hooked, cast_mask, cached_twice])
+def test_what_packed_weights_hooks_or_buffers_raise_is_an_error_and_no_fault_of_the_batch(make):
+    told = trace_cases.trace_findings(make(), CODE)
+
+    assert [(severity, message) for _, severity, message in told] == [("error", f"the training step raises {raised(make())}")]
 
 
 @pytest.mark.parametrize("make", [lambda: whisper(None), lambda: classifier(padding=0)], ids=["whisper", "classifier"])

@@ -32,6 +32,11 @@ TRAINER = "trainer = Trainer(model=model, args=TrainingArguments('out'), train_d
             "error",
             "in the same order, and the names are opt, model",
         ),
+        (
+            MADE + ACCELERATED + "acc.prepare(model, opt)\n",
+            "warning",
+            "are thrown away, and the loop uses those that it was given",
+        ),
         (MADE + "model.disable_adapter()\n", "error", "returns a context manager"),
         (LOADED + "model, tok = AutoModelForCausalLM.from_pretrained('a')\n", "error", "takes it apart into (model, tok)"),
     ],

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
-from checkpoint_cases import adapter, findings, lora, skipped
+from checkpoint_cases import adapter, checkpoint, findings, lora, skipped
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
@@ -36,7 +36,7 @@ def test_large_and_small_values_are_finite(tmp_path):
 
 
 def test_without_tensors_the_rule_is_skipped(tmp_path):
-    assert skipped(CODE, adapter(tmp_path, None)) == ["no adapter_model.safetensors here"]
+    assert skipped(CODE, adapter(tmp_path, None)) == ["no safetensors headers here"]
 
 
 def live(model):
@@ -53,6 +53,31 @@ def test_a_norm_and_an_adapter_with_such_values_are_found_on_a_model():
     factor = "model.layers.0.self_attn.v_proj.lora_A.default.weight"
     model.get_parameter(f"base_model.model.{factor}").data[0, 0] = float("nan")
     assert [path for path, _ in live(model)] == [factor]
+
+
+def test_matrices_and_frequencies_with_such_values_are_found_and_a_mask_or_a_rare_token_is_none():
+    model = tiny.load()
+    model.register_buffer("mask", torch.full((8,), float("-inf")))
+    model.model.embed_tokens.weight.data[7] = float("nan")
+    assert live(model) == []
+    healthy = tiny.step(tiny.with_lora(tiny.prepared()))
+    for path, values in ((HEAD, model.lm_head.weight[3:4]), (FREQUENCIES, model.model.rotary_emb.inv_freq[:1])):
+        before = values.detach().clone()
+        values.data.fill_(float("nan"))
+        assert (live(model), tiny.step(model).arrived) == ([(path, "error")], ())
+        values.data.copy_(before)
+
+    assert healthy.trains
+    assert live(model) == []
+
+
+HEAD, FREQUENCIES = "lm_head.weight", "model.rotary_emb.inv_freq"
+
+
+def test_a_vector_in_the_files_of_a_model_is_read(tmp_path):
+    folder = checkpoint(tmp_path, {"norm.weight": ("BF16", (4,), 0xFF), "q_proj.weight": ("BF16", (4, 4), 1)})
+
+    assert findings(CODE, folder) == [("error", "model.safetensors norm.weight", "1 vectors of the model hold NaN or infinity")]
 
 
 def test_weights_without_data_are_not_read():

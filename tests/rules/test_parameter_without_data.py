@@ -34,6 +34,19 @@ def test_adapters_on_meta_are_flagged_and_raise():
     assert "meta" in tiny.step(model).error
 
 
+def test_a_trainable_parameter_without_elements_is_an_error_in_an_adapter():
+    model = tiny.with_lora(tiny.load(), target_modules=["q_proj"])
+    model.register_parameter("offset", torch.nn.Parameter(torch.empty(0)))
+    assert found(model) == [("offset", "parameter has no elements: its shape is [0]", "warning")]
+    assert tiny.step(model).missing == ("offset",)
+    taken = model.get_base_model().model.layers[0].self_attn.q_proj.lora_B.default.weight
+    model.offset.ds_id, taken.data = 0, torch.empty(0)
+
+    path = "model.layers.0.self_attn.q_proj.lora_B.default.weight"
+    assert found(model) == [(path, "adapter has no elements: its shape is [0]", "error")]
+    assert tiny.step(model).error is not None
+
+
 def offloaded(tmp_path, layers):
     """Layer 1 on the disk, from where accelerate brings it for each call, and adapters on these layers."""
     from transformers import LlamaForCausalLM

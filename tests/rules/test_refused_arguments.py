@@ -8,8 +8,9 @@ import tiny
 import transformers
 import trl
 import trl_trainers
-from script_cases import ADAPTED, LOADED, OLD, PREPARED, RECIPE, findings, fixed_text, flagged_lines
+from script_cases import ADAPTED, IMPORTS, LOADED, OLD, PREPARED, RECIPE, findings, fixed_text, flagged_lines
 
+from kbitlint.context import TrainingContext
 from kbitlint.upstream.versions import installed, number
 
 newest = pytest.mark.skipif(number(installed()["trl"]) < (1, 16), reason="the trainers of older versions differ")
@@ -94,6 +95,7 @@ TRAINERS = {
     "KTO of one example": ("KTO", True, {}, {"per_device_train_batch_size": 1}),
     "nothing wrong": ("SFT", False, {}, {}),
     "adapters on the head": ("DPO", "lm_head", {}, {}),
+    "adapters on the head that SFT reads": ("SFT", "lm_head", {}, {}),
 }
 
 
@@ -317,3 +319,134 @@ def test_kinds_that_do_not_mix_and_lengths_that_are_not_enforced(body, refused):
     found = said(LOADED + PREPARED + KINDS + body)
 
     assert [(severity, text.partition(" ")[0]) for severity, text in found] == [("error", refused)] * bool(refused)
+
+
+DPO = "from trl import DPOConfig, DPOTrainer\nDPOTrainer(model, args=DPOConfig('out'{}), train_dataset=data{}).train()\n"
+GRPO = (
+    "from trl import GRPOConfig, GRPOTrainer\ndef one(completions, **kwargs):\n    return [len(c) for c in completions]\n"
+    "GRPOTrainer(model, reward_funcs=[one, one], args=GRPOConfig('out'{}), train_dataset=data).train()\n"
+)
+NO_TEMPERATURE = (
+    "GRPOTrainer raises a ValueError when it generates: has to be a strictly positive float,"
+    " otherwise your next token scores will be invalid"
+)
+ONE_LABEL = "RewardTrainer raises a ValueError: "
+ONE_LABEL += "but reward models require `num_labels=1` to output a single scalar reward per sequence"
+HEADED = LOADED.replace("CausalLM.", "SequenceClassification.").replace('"org/base"', '"Qwen/Qwen2.5-7B"{}')
+REWARD = "from transformers import AutoModelForSequenceClassification\nfrom trl import RewardTrainer\n" + HEADED
+REWARD += "RewardTrainer(model, train_dataset=data, peft_config=LoraConfig(task_type={})).train()\n"
+WRAPPED = LOADED.replace("ForCausalLM.", ".").replace('"org/base"', '"{}"')
+WRAPPED = "from transformers import AutoModel\n" + WRAPPED + "get_peft_model(model, LoraConfig(task_type='{}'))\n"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message", "right"),
+    [
+        (DPO.format(", loss_type='kto_pair'", ""), "DPOTrainer raises a ValueError when it trains: Unknown loss type:",
+         DPO.format(", loss_type='ipo'", "")),
+        (DPO.format(", loss_type='exo_pair'", ""),
+         "DPOTrainer raises a ValueError: Label smoothing must be greater than 0.0 when using 'exo_pair' loss",
+         DPO.format(", loss_type='exo_pair', label_smoothing=1e-3", "")),
+        (DPO.format(", loss_type='nca_pair', f_divergence_type='js_divergence'", ""),
+         "DPOTrainer raises a ValueError: is only supported for the following loss types",
+         DPO.format(", loss_type='hinge', f_divergence_type='js_divergence'", "")),
+        (GRPO.format(", reward_weights=[1.0]"),
+         "GRPOTrainer raises a ValueError: Number of reward weights () must match number of reward functions ()",
+         GRPO.format(", reward_weights=[1.0, 2.0]")),
+        (GRPO.format(", temperature=0.0"), NO_TEMPERATURE, GRPO.format(", temperature=0.7")),
+        (REWARD.format(", num_labels=2", "'SEQ_CLS'"),
+         ONE_LABEL,
+         REWARD.format(", num_labels=1", "'SEQ_CLS'")),
+        (REWARD.format("", "'SEQ_CLS'"),
+         ONE_LABEL,
+         REWARD.replace("Qwen/Qwen2.5-7B", "org/base").format("", "'SEQ_CLS'")),
+        (REWARD.format(", num_labels=1", "'CAUSAL_LM'"),
+         "RewardTrainer raises an AttributeError: object has no attribute 'prepare_inputs_for_generation'",
+         REWARD.format(", num_labels=1", "'SEQ_CLS'")),
+        (WRAPPED.format("mistralai/Mistral-7B-v0.1", "CAUSAL_LM"),
+         "get_peft_model raises an AttributeError: object has no attribute 'prepare_inputs_for_generation'",
+         WRAPPED.replace("_pretrained(", "_pretrained(trust_remote_code=True, pretrained_model_name_or_path=")
+         .format("zai-org/glm-4-9b", "CAUSAL_LM")),
+    ],
+)  # fmt: skip
+def test_what_trainers_of_preferences_and_rewards_refuse(wrong, message, right):
+    assert said(wrong) == [("error", message)]
+    assert said(right) == []
+
+
+@newest
+def test_peft_needs_a_model_that_generates_for_its_task_type():
+    base = transformers.AutoModel.from_config(tiny.load("llama", kind="none").config)
+
+    with pytest.raises(AttributeError, match="prepare_inputs_for_generation"):
+        peft.get_peft_model(base, peft.LoraConfig(task_type="CAUSAL_LM"))
+
+
+@pytest.mark.parametrize(
+    ("loader", "checkpoint", "refused"),
+    [
+        ("AutoModelForCausalLM", "Qwen/Qwen2-VL-7B-Instruct", 1),
+        ("AutoModelForCausalLM", "google/flan-t5-xl", 1),
+        ("AutoModelForCausalLM", "Qwen/Qwen2-7B-Instruct", 0),
+        ("AutoModelForSeq2SeqLM", "meta-llama/Llama-3.1-8B", 1),
+        ("AutoModelForSeq2SeqLM", "facebook/bart-large", 0),
+        ("AutoModelForImageTextToText", "mistralai/Mistral-7B-v0.1", 1),
+        ("AutoModelForSequenceClassification", "openai/whisper-small", 1),
+        ("AutoModelForCausalLM", "org/base", 0),
+    ],
+)
+def test_an_auto_class_refuses_types_that_it_does_not_know(loader, checkpoint, refused):
+    imports = IMPORTS + f"from transformers import {loader}\n" + LOADED.split("\n")[0] + "\n"
+    load = f"model = {loader}.from_pretrained('{checkpoint}', quantization_config=bnb)\n"
+    remote = load.replace("=bnb", "=bnb, trust_remote_code=True")
+    found = findings("KB535", load, imports=imports)
+
+    assert [(severity, message.partition(":")[0]) for severity, _, message in found] == [
+        ("error", "from_pretrained raises a ValueError")
+    ] * refused
+    assert findings("KB535", remote, imports=imports) == []
+
+
+def test_the_batches_of_all_processes_hold_whole_groups():
+    imports = IMPORTS + "from trl import GRPOConfig, GRPOTrainer\n" + LOADED
+    script = "args = GRPOConfig('out', per_device_train_batch_size=1, gradient_accumulation_steps=2, num_generations=8)\n"
+    message = "generation_batch_size () must be divisible by num_generations ()"
+    raised = [severity_of(script, imports, processes) for processes in (None, 1, 2, 4)]
+    fewer = "args = GRPOConfig('out', gradient_accumulation_steps=2, num_generations=4)\n"
+
+    assert raised == [
+        [("warning", f"GRPOConfig raises a ValueError with one process: {message}")],
+        [("error", f"GRPOConfig raises a ValueError: {message}")],
+        [("error", f"GRPOConfig raises a ValueError: {message}")],
+        [],
+    ]
+    assert severity_of(fewer, imports, None) == []
+    assert severity_of("rank = int(os.environ['LOCAL_RANK'])\n" + script, imports, None) == []
+    assert severity_of("from unsloth import FastLanguageModel\n" + script, imports, None) == []
+
+
+def severity_of(script, imports, processes):
+    found = findings("KB535", script, imports=imports, context=TrainingContext(world_size=processes))
+    return [(severity, message) for severity, _, message in found]
+
+
+ADAPTED_BY = {
+    "peft": "model = peft.get_peft_model(model, {})\n",
+    "trl": "SFTTrainer(model=model, args=SFTConfig('out'), train_dataset=data, peft_config={}).train()\n",
+}
+
+
+@pytest.mark.parametrize("adapted", ADAPTED_BY.values(), ids=ADAPTED_BY)
+@pytest.mark.parametrize(
+    ("name", "config", "message"),
+    [
+        ("bigcode/starcoder2-3b", "peft.LNTuningConfig()", "Please specify `target_modules`"),
+        ("bigcode/starcoder2-3b", "peft.LNTuningConfig(target_modules=['norm'])", None),
+        ("google/gemma-2-2b", "peft.AdaptionPromptConfig(adapter_len=4, adapter_layers=1)", "Unsupported model type"),
+        ("meta-llama/Llama-3.2-1B", "peft.AdaptionPromptConfig(adapter_len=4, adapter_layers=1)", None),
+    ],
+)
+def test_a_config_whose_targets_peft_does_not_know_is_refused_by_all_that_attach_it(name, config, message, adapted):
+    found = said("import peft\n" + LOADED.replace("org/base", name) + adapted.format(config))
+
+    assert [(severity, message in text) for severity, text in found] == ([("error", True)] if message else [])

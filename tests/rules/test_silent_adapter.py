@@ -110,5 +110,16 @@ def test_dropout_does_not_drop_in_eval_mode():
     assert said("", ", lora_dropout=1.0", loop=LOOP.replace("train()", "eval()")) == []
 
 
+@pytest.mark.parametrize(
+    ("trainer", "given", "told"),
+    [("SFT", "", 1), ("DPO", "", 0), ("Reward", "", 0), ("DPO", ", disable_dropout=False", 1), ("ORPO", "", 0)],
+)
+def test_trainers_that_switch_dropout_off_drop_nothing(trainer, given, told):
+    loop = f"from trl import {trainer}Config, {trainer}Trainer\nargs = {trainer}Config('out'{given})\n"
+    loop += f"{trainer}Trainer(model=model, args=args, train_dataset=data).train()\n"
+
+    assert said("", ", lora_dropout=1.0", loop) == [("error", DROPPED)] * told
+
+
 def test_trainers_with_a_reference_adapter_train_the_active_one_again():
     assert said(KEEP_A, loop="from trl import DPOTrainer\nDPOTrainer(model=model, train_dataset=data).train()\n") == []

@@ -20,6 +20,13 @@ def model(name):
 UNKNOWN, PADDED = "tok.pad_token = tok.unk_token\n", "tok('a', padding='max_length')\n"
 CHAT = "text = tok.apply_chat_template(messages, tokenize=False)\n"
 GIVEN = TRAINED.replace("train_dataset", "processing_class=tok, train_dataset")
+ENDED = "SFTTrainer(model, args=SFTConfig('out', eos_token='{}'), processing_class=tok, train_dataset=data)\n"
+FORMED = LOADED + (
+    "from trl import DataCollatorForCompletionOnlyLM\n"
+    "def form(row):\n    return f'### Question: {{row}}\\n ### Answer: {{row}}'\n"
+    "mark = '{}'\ncollator = DataCollatorForCompletionOnlyLM(mark, tokenizer=tok)\n"
+    "SFTTrainer(model, train_dataset=data, formatting_func=form, data_collator=collator)\n"
+)
 MARKED = "train_on_responses_only(trainer, instruction_part='{0}user', response_part='{0}assistant')\n"
 
 
@@ -33,6 +40,8 @@ MARKED = "train_on_responses_only(trainer, instruction_part='{0}user', response_
             tokenizer("NousResearch/Llama-2-7b-hf") + model(LLAMA3) + GIVEN,
             "has 32000 tokens, and meta-llama/Meta-Llama-3-8B 128256",
         ),
+        (tokenizer(LLAMA3) + ENDED.format("<|im_end|>"), f"<|im_end|> is no token of {LLAMA3}, and nothing adds it"),
+        (FORMED.format("### Response:"), "no text that the script writes holds the mark '### Response:'"),
         (model("Qwen/Qwen3-8B") + MARKED.format("<|start_header_id|>"), "the marks are those of Llama 3"),
     ],
 )
@@ -69,3 +78,10 @@ def test_a_real_tokenizer_raises_as_the_rule_says():
         made("a", padding="max_length", max_length=4)
     with pytest.raises(ValueError, match="chat_template is not set"):
         made.apply_chat_template([{"role": "user", "content": "a"}])
+
+
+def test_an_end_that_the_tokenizer_has_and_a_mark_that_the_texts_have_are_clean():
+    assert findings(CODE, tokenizer(LLAMA3) + ENDED.format("<|eot_id|>")) == []
+    assert findings(CODE, tokenizer(LLAMA3) + "tok.add_tokens(['<|im_end|>'])\n" + ENDED.format("<|im_end|>")) == []
+    assert findings(CODE, tokenizer("org/own") + ENDED.format("<|im_end|>")) == []
+    assert findings(CODE, FORMED.format(" ### Answer:")) == []

@@ -83,15 +83,59 @@ def test_a_keyword_of_newer_versions_is_an_error_if_an_older_one_is_declared():
 @pytest.mark.parametrize(
     "body",
     [
-        "class Mine(SFTTrainer):\n    pass\nMine(model, tokenizer=tok)\n",
+        (
+            "class Mine(SFTTrainer):\n    def __init__(self, *args, tokenizer=None):\n        super().__init__(*args)\n"
+            "Mine(model, tokenizer=tok)\n"
+        ),
+        "class Mine(Mixin, SFTTrainer):\n    pass\nMine(model, tokenizer=tok)\n",
         "from dataclasses import dataclass\n@dataclass\nclass Own(TrainingArguments):\n    bits: int = 4\nOwn('out', bits=8)\n",
         "try:\n    args = TrainingArguments('out', no_cuda=True)\nexcept TypeError:\n    args = TrainingArguments('out')\n",
         "import transformers\nif transformers.__version__ < '5':\n    a = TrainingArguments('out', no_cuda=True)\n",
-        "settings = {'no_cuda': True}\nTrainingArguments('out', **settings)\n",
+        "settings = {}\nif fast:\n    settings.update(no_cuda=True)\nTrainingArguments('out', **settings)\n",
+        "settings = {'no_cuda': True}\nsettings.pop('no_cuda')\nTrainingArguments('out', **settings)\n",
+        "s = {'no_cuda': True}\nargs = TrainingArguments('out', **{k: v for k, v in s.items() if k != 'no_cuda'})\n",
+        "AutoModelForCausalLM.from_pretrained(name, trust_remote_code=True, device='cuda')\n",
+        "AutoTokenizer.from_pretrained(name, use_auth_token=True)\n",
     ],
 )
 def test_a_call_that_expects_the_refusal_or_another_class_is_clean(body):
     assert said(body) == []
+
+
+_NO_CUDA = "TrainingArguments takes no no_cuda (since transformers 5.0): a TypeError"
+_TOKENIZER = "SFTTrainer takes no tokenizer (since trl 0.16): a TypeError"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("settings = {'no_cuda': True}\nTrainingArguments('out', **settings)\n", _NO_CUDA),
+        ("settings = dict(output_dir='o')\nsettings |= {'no_cuda': True}\nTrainingArguments(**settings)\n", _NO_CUDA),
+        ('import json\nTrainingArguments(**json.loads(\'{"output_dir": "o", "no_cuda": true}\'))\n', _NO_CUDA),
+        (
+            (
+                "from dataclasses import dataclass, field\n@dataclass\nclass C:\n"
+                "    training: TrainingArguments = field(default_factory=lambda: TrainingArguments('out', no_cuda=True))\nC()\n"
+            ),
+            _NO_CUDA,
+        ),
+        ("from functools import partial\nmake = partial(TrainingArguments, no_cuda=True)\nmake('out')\n", _NO_CUDA),
+        ("class Mine(SFTTrainer):\n    pass\nMine(model, tokenizer=tok)\n", _TOKENIZER),
+        (
+            (
+                "class Mine(SFTTrainer):\n    def __init__(self, tok, **kw):\n        super().__init__(tokenizer=tok, **kw)\n"
+                "Mine(tok, model=model)\n"
+            ),
+            _TOKENIZER,
+        ),
+        (
+            "AutoModelForCausalLM.from_pretrained(name, use_auth_token=True)\n",
+            "from_pretrained takes no use_auth_token (since transformers 5.0): a TypeError",
+        ),
+    ],
+)
+def test_a_keyword_is_found_on_its_way_to_the_constructor(body, message):
+    assert said(body) == [("warning", message)]
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,19 @@ def test_a_gate_that_is_open_or_opens_is_no_fault(state):
     assert unmoved(model) == []
 
 
+@pytest.mark.parametrize(("packed", "severity", "still"), [("o_proj", "warning", 4), ("", "error", 8)])
+def test_packed_weights_that_unpack_to_zeros_stop_the_gradients_before_them(packed, severity, still):
+    model = prepare_model_for_kbit_training(tiny.load(), gradient_checkpointing_kwargs={"use_reentrant": False})
+    for name, module in model.named_modules():
+        if hasattr(module, "quant_state") and name.endswith(packed):
+            module.weight.quant_state.absmax.zero_()
+    model = get_peft_model(model, LoraConfig(r=4, target_modules=["v_proj", "down_proj"], init_lora_weights=False))
+    violations = kbitlint.check(model, select=CODE).violations
+
+    assert {v.severity.value for v in violations} == {severity}
+    assert sum(v.evidence["parameters"] for v in violations) == len(unmoved(model)) == still
+
+
 def test_factors_of_zeros_are_the_normal_start_and_two_of_them_another_rule():
     assert told(get_peft_model(tiny.load(), LoraConfig(r=4, target_modules=["q_proj", "embed_tokens"]))) == []
     assert told(get_peft_model(tiny.load(), VeraConfig(r=4, target_modules=["o_proj"]))) == []

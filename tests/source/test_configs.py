@@ -170,6 +170,26 @@ def test_a_launch_of_a_program_that_is_not_judged_is_a_skip_with_its_name(tmp_pa
     assert read.facts.unfollowed == f"launches {name}, which is recognized and not judged"
 
 
+@pytest.mark.parametrize(
+    ("suffix", "text", "wrong"),
+    [
+        (".sh", "litgpt finetune_lora org/base --quantize bnb.nf4 --precision bf16-true\n", ("bf16-true", "bf16-mixed")),
+        (".sh", "litgpt finetune org/base --quantize bnb.nf4 --devices 1\n", ("devices 1", "devices 2")),
+        (".sh", "litgpt finetune_lora org/base --quantize bnb.nf4\n", ("_lora", "_full")),
+        (".yaml", "checkpoint_dir: base\nprecision: bf16-true\nquantize: bnb.nf4\ndevices: 1\n", ("devices: 1", "devices: 4")),
+    ],
+)
+def test_what_litgpt_refuses_of_a_quantized_training_is_found_beside_the_skip(tmp_path, suffix, text, wrong):
+    path = tmp_path / f"run{suffix}"
+    found = []
+    for content in (text, text.replace(*wrong)):
+        path.write_text(content)
+        report = check(str(path))
+        found.append(([(one.code, one.severity.value) for one in report.violations], bool(report.skips)))
+
+    assert found == [([], True), ([("KB535", "error")], True)]
+
+
 def test_an_export_of_llama_factory_refuses_a_quantized_base(tmp_path):
     path = tmp_path / "merge.yaml"
     head = (

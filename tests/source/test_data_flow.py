@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from unittest.mock import MagicMock
 
 import datasets
 import pytest
@@ -114,6 +115,44 @@ DPO = (
     "DPOTrainer(model=m, train_dataset=d)\n"
 )
 
+PROMPTS = (
+    "def rows():\n    own = load_dataset('x', split='train')\n"
+    "    return own.map(lambda row: {{'{}': 'a', 'a': 'b'}}, remove_columns=own.column_names)\n"
+    "def reward(completions, {}, **kwargs):\n    return [len(one) for one in completions]\ndata = rows()\n"
+)
+FILLED = (
+    "def reward(completions, **kwargs):\n    scores = []\n    for one in completions:\n        if one:\n"
+    "            scores.append(1.0)\n        {}\n    return scores\n"
+)
+MADE_BY = "def maker():\n    return reward\nGRPOTrainer(model=m, reward_funcs=[maker()], train_dataset=data)\n"
+PAIRS = (
+    "from sentence_transformers import SentenceTransformerTrainer, losses\n"
+    "d = load_dataset('x', split='train').select_columns(['a', 'b', '{}'])\nloss = losses.CoSENTLoss(model)\n"
+    "SentenceTransformerTrainer(model=model, train_dataset=d, loss=loss).train()\n"
+)
+HELPED = (
+    "def score(text):\n    return len(re.findall('a', text))\n"
+    "def reward(completions, **kwargs):\n    return [score(one{}) for one in completions]\n"
+)
+CAUGHT = (
+    "def reward(completions, **kwargs):\n    found = []\n    for one in completions:\n        try:\n"
+    "            found.append(len(json.loads(one)))\n        except Exception:\n            found.append(0.0)\n"
+    "    return found\n"
+)
+TURNS = (
+    "words = AutoTokenizer.from_pretrained('{}')\ndef render(row, words):\n"
+    "    text = words.apply_chat_template(row['m'], tokenize=False{})\n    return {{'text': text}}\n"
+    "d = data.map(render, fn_kwargs={{'words': words}})\n"
+    "SFTTrainer(model=m, args=SFTConfig('o'), train_dataset=d, processing_class=words)\n"
+)
+WHOLE = (
+    "from trl import SFTConfig, SFTTrainer\nd = load_dataset('x', split='train').select_columns(['{}'])\n"
+    "SFTTrainer(model=m, train_dataset=d, args=SFTConfig('o', {}), processing_class=p)\n"
+)
+REFERENCE = (
+    "from trl import DPOConfig, DPOTrainer\nDPOTrainer(model=m, args=DPOConfig('o', max_steps=9{}), train_dataset=rows)\n"
+)
+
 
 @pytest.mark.parametrize(
     ("code", "kind", "line", "right"),
@@ -136,6 +175,29 @@ DPO = (
         (LOSS.format("outputs.loss"), "loss of no labels", 3, LOSS.format("mean(outputs.logits, labels)")),
         (ONE.format("score"), "one reward for a batch", 4, ONE.format("[score]")),
         (DPO.format("data.column_names"), "column missing", 3, DPO.format("['text']")),
+        (PROMPTS.format("question", "a") + GRPO, "column missing", 7, PROMPTS.format("prompt", "a") + GRPO),
+        (PROMPTS.format("prompt", "solution") + GRPO, "column of rewards missing", 4, PROMPTS.format("prompt", "a") + GRPO),
+        (REWARD.replace("(completions", "(completions, prompt").format("len(one)") + GRPO, "column of rewards missing", 2,
+         REWARD.replace("(completions", "(completions, prompts").format("len(one)") + GRPO),
+        (REWARD.replace("completions]", "completions if one]").format("len(one)") + GRPO, "rewards left out", 3,
+         REWARD.format("len(one) if one else 0") + GRPO),
+        (FILLED.format("") + GRPO, "rewards left out", 3, FILLED.format("else:\n            scores.append(0.0)") + GRPO),
+        (FILLED.format("") + MADE_BY, "rewards left out", 3, FILLED.format("else:\n            scores.append(0.0)") + MADE_BY),
+        (REWARD.format("{{'score': len(one)}}") + GRPO, "reward of no number", 3, REWARD.format("len(one)") + GRPO),
+        (REWARD.format("0.5") + GRPO, "equal rewards", 3, REWARD.format("0.5 if one else 0.0") + GRPO),
+        (WHOLE.format("text", "assistant_only_loss=True"), "assistant of whole texts", 3,
+         WHOLE.format("messages", "assistant_only_loss=True")),
+        (DPO.replace("from trl", "from trl.experimental.orpo").replace("DPO", "ORPO").format("data.column_names"),
+         "column missing", 3, DPO.replace("'b'", "'b', 'rejected': 'c'").format("data.column_names")),
+        (PAIRS.format("similarity"), "pairs without labels", 3, PAIRS.format("score")),
+        (CHAT + HELPED.format("") + GRPO, "messages as text", 3, CHAT + HELPED.format("[0]['content']") + GRPO),
+        (CHAT + "def reward(completions, **kwargs):\n    return [len(json.loads(one)) for one in completions]\n" + GRPO,
+         "messages as text", 3, CHAT + CAUGHT + GRPO),
+        (TURNS.format("Qwen/Qwen3-8B", ", add_generation_prompt=True"), "generation prompt learned", 3,
+         TURNS.format("Qwen/Qwen3-8B", "")),
+        (TURNS.format("meta-llama/Llama-3.1-8B-Instruct", ""), "two first tokens", 3,
+         TURNS.replace("False", "False).removeprefix(words.bos_token", 1).format("meta-llama/Llama-3.1-8B-Instruct", "")),
+        (STREAM + REFERENCE.format(", precompute_ref_log_probs=True"), "streamed reference", 3, STREAM + REFERENCE.format("")),
     ],
 )  # fmt: skip
 def test_what_a_trainer_is_given_and_cannot_use(code, kind, line, right):
@@ -145,6 +207,38 @@ def test_what_a_trainer_is_given_and_cannot_use(code, kind, line, right):
 
 def test_a_call_over_lines_that_rebinds_its_model_is_followed_to_an_end():
     assert uses("model = get_peft_model(\n    model,\n    LoraConfig(),\n)\n" + TRAIN.format("")) == []
+
+
+BUILT = """\
+def build(limit):
+    raw = load_dataset('x', split='train')
+    own = raw.column_names
+    train = raw.map(lambda row: dict({}=row['a'], gold=row['b']), remove_columns=own)
+    if limit:
+        train = train.select(range(limit))
+    return train, train.select(range(9))
+class Reward:
+    def __call__(self, completions, {}, **kwargs):
+        found = []
+        for one, right in zip(completions, gold):
+            try:
+                same = int(one) == int(right)
+            except ValueError:
+                {}
+            found.append(1.0 if same else 0.0)
+        return found
+def main():
+    rows, test = build(3)
+    GRPOTrainer(model=m, reward_funcs=[Reward()], args=args, train_dataset=rows)
+main()
+"""
+
+
+def test_data_is_followed_through_functions_tuples_and_fewer_rows():
+    assert uses(BUILT.format("prompt", "gold", "same = False")) == []
+    assert uses(BUILT.format("question", "gold", "same = False")) == [("column missing", 20)]
+    assert uses(BUILT.format("prompt", "answer", "same = False")) == [("column of rewards missing", 9)]
+    assert uses(BUILT.format("prompt", "gold", "continue")) == [("rewards left out", 11)]
 
 
 def test_padding_of_a_tokenizer_without_its_token():
@@ -221,3 +315,23 @@ def test_rows_that_differ_in_length_and_labels_that_are_decoded_with_their_marks
     assert uses(rows.replace("['label'])", "['label'], padding=True)")) == []
     assert uses(code.format("labels").replace("\n.evaluate", ".evaluate")) == [("ignored labels decoded", 5)]
     assert uses(code.format("clean(labels)").replace("\n.evaluate", ".evaluate")) == []
+
+
+@pytest.mark.parametrize(
+    ("reward", "error", "message"),
+    [
+        (lambda completions, **_: [1.0 for one in completions if one == "a"], ValueError, "returned 1 rewards"),
+        (lambda completions, **_: [{"score": 1.0} for _ in completions], TypeError, "not dict"),
+        (lambda completions, solution, **_: [1.0 for _ in completions], TypeError, "solution"),
+        (lambda completions, prompt, **_: [1.0 for _ in completions], TypeError, "prompt"),
+    ],
+)
+def test_a_trainer_of_trl_refuses_such_rewards(reward, error, message):
+    trl = pytest.importorskip("trl", "1.16")
+    trainer = MagicMock(
+        reward_funcs=[reward], reward_processing_classes=[None], reward_func_names=["reward"], environments=None
+    )
+    trainer.accelerator.device = "cpu"
+
+    with pytest.raises(error, match=message):
+        trl.GRPOTrainer._calculate_rewards(trainer, [{"prompt": "p", "answer": "b"}] * 2, ["p"] * 2, ["a", "b"], [[1]] * 2)

@@ -114,12 +114,13 @@ MADE = sorted(
 
 def test_patterns_that_are_made_while_running_are_few_and_known():
     """Their parts: columns of our tables, names of classes and arguments, words of one script, and the patterns of a
-    configuration, which ``runtime/patterns.py`` matches within a time limit."""
+    configuration, which ``runtime/patterns.py`` matches within a time limit. ``lazy_patterns.py`` makes those of others."""
     assert MADE == [
         "kbitlint/facts/source_text.py",
         "kbitlint/files/merged.py",
         "kbitlint/files/packing.py",
         "kbitlint/fixes/lora.py",
+        "kbitlint/lazy_patterns.py",
         "kbitlint/model/build/meta.py",
         "kbitlint/model/inputs/failure.py",
         "kbitlint/model/layers/adapters.py",

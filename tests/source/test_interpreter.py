@@ -122,7 +122,7 @@ def value(script):
         ("def f(a, b=15):\n    return b\nX = f(1)", 15),
         ("def f(a, *, b=1):\n    return b\nX = f(1, b=16)", 16),
         ("def f(**k):\n    return k['a']\nX = f(a=17)", 17),
-        ("def f(*a):\n    return a\nX = f(1)", UNKNOWN),
+        ("def f(*a):\n    return a\nX = f(1)", (1,)),
         ("def f():\n    pass\nX = f()", None),
         ("def f(n):\n    return f(n)\nX = f(1)", UNKNOWN),
         ("f = lambda a: a\nX = f(18)", 18),

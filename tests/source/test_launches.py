@@ -37,31 +37,39 @@ def said(folder, code, script=LOADS, context=None):
 @pytest.mark.parametrize(
     ("name", "text", "launch"),
     [
-        ("run.sh", "python train.py --bits 4 --lr 1e-4\n", Launch({"bits": Constant(4), "lr": Constant(1e-4)})),
+        ("run.sh", "python train.py --bits 4 --lr 1e-4\n", Launch({"bits": Constant(4), "lr": Constant(1e-4)}, processes=1)),
         (
             "run.sh",
             "torchrun --nproc_per_node 4 \\\n  train.py --bf16\n",
-            Launch({"bf16": Constant(value=True)}, "torchrun in run.sh"),
+            Launch({"bf16": Constant(value=True)}, "torchrun in run.sh", processes=4),
         ),
-        ("run.sh", "torchrun --nproc_per_node=1 src/train.py\n", Launch()),
-        ("job.slurm", "#SBATCH -N 1\nsrun torchrun --nproc_per_node 2 train.py\n", Launch({}, "torchrun in job.slurm")),
-        ("job.sbatch", "srun torchrun --nproc_per_node 2 train.py\n", Launch({}, "torchrun in job.sbatch")),
+        ("run.sh", "torchrun --nproc_per_node=1 src/train.py\n", Launch(processes=1)),
+        (
+            "job.slurm",
+            "#SBATCH -N 1\nsrun torchrun --nproc_per_node 2 train.py\n",
+            Launch({}, "torchrun in job.slurm", processes=2),
+        ),
+        ("job.sbatch", "srun torchrun --nproc_per_node 2 train.py\n", Launch({}, "torchrun in job.sbatch", processes=2)),
         ("notes.slides", "torchrun --nproc_per_node 2 train.py\n", None),
         (
             "run.sh",
             "deepspeed train.py --deepspeed z3.json > log\n",
             Launch({"deepspeed": Constant("z3.json")}, "deepspeed in run.sh"),
         ),
-        ("README.md", "    $ accelerate launch --num_processes 2 train.py\n", Launch({}, "accelerate launch in README.md")),
-        ("README.md", "`CUDA_VISIBLE_DEVICES=0 python train.py --bits 4`\n", Launch({"bits": Constant(4)})),
+        (
+            "README.md",
+            "    $ accelerate launch --num_processes 2 train.py\n",
+            Launch({}, "accelerate launch in README.md", processes=2),
+        ),
+        ("README.md", "`CUDA_VISIBLE_DEVICES=0 python train.py --bits 4`\n", Launch({"bits": Constant(4)}, processes=1)),
         ("README.md", "Look at train.py, and run it with torchrun.\n", None),
         ("run.sh", "# python train.py --bits 4\npython other.py --bits 8\n", None),
-        ("run.sh", "python train.py --bits 4 --seed 1\npython train.py --bits 4\n", Launch({"bits": Constant(4)})),
-        ("run.sh", "python train.py --bits 4\npython train.py --bits 8\n", Launch()),
+        ("run.sh", "python train.py --bits 4 --seed 1\npython train.py --bits 4\n", Launch({"bits": Constant(4)}, processes=1)),
+        ("run.sh", "python train.py --bits 4\npython train.py --bits 8\n", Launch(processes=1)),
         (
             "run.sh",
             "python train.py --bits 4 ...\npython train.py --bits 4 --seed 1\n",
-            Launch({"bits": Constant(4), "seed": Constant(1)}),
+            Launch({"bits": Constant(4), "seed": Constant(1)}, cut=True, processes=1),
         ),
     ],
 )
@@ -76,7 +84,7 @@ def test_a_variable_of_the_shell_is_unknown(tmp_path):
 
     (tmp_path / "run.sh").write_text("python train.py --bits $BITS\n")
 
-    assert launch_of(tmp_path / "train.py") == Launch({"bits": UNKNOWN})
+    assert launch_of(tmp_path / "train.py") == Launch({"bits": UNKNOWN}, processes=1)
 
 
 def test_the_flags_decide_what_the_script_does(tmp_path):
@@ -106,7 +114,7 @@ def test_an_accelerate_configuration_with_fsdp_shards_the_model(tmp_path):
     )
     (tmp_path / "run.sh").write_text("accelerate launch --config_file fsdp.yaml train.py --bits 4\n")
 
-    launch = Launch({"bits": Constant(4)}, "accelerate launch in run.sh", fsdp=True, flattens=True)
+    launch = Launch({"bits": Constant(4)}, "accelerate launch in run.sh", fsdp=True, flattens=True, processes=2)
     assert launch_of(tmp_path / "train.py") == launch
     assert [message for _, message in said(tmp_path, "KB722")] == [
         "4-bit weights are stored as integers, which FSDP cannot shard"
@@ -147,11 +155,11 @@ def test_a_missing_configuration_tells_nothing(tmp_path, text):
         ("accelerate launch --multi_gpu train.py --bits 4", Launch({"bits": Constant(4)}, "accelerate launch in train.py")),
         (
             "accelerate launch --use_fsdp --num_processes 8 train.py",
-            Launch({}, "accelerate launch in train.py", fsdp=True, flattens=True),
+            Launch({}, "accelerate launch in train.py", fsdp=True, flattens=True, processes=8),
         ),
         (
             "accelerate launch --use_fsdp --fsdp_version 2 --num_processes 8 train.py",
-            Launch({}, "accelerate launch in train.py", fsdp=True),
+            Launch({}, "accelerate launch in train.py", fsdp=True, processes=8),
         ),
         ("accelerate launch --multi_gpu other.py", None),
         ("train.py needs torchrun", None),
@@ -167,6 +175,32 @@ def test_the_comments_of_a_script_tell_its_launch(tmp_path, notes, launch):
 def test_a_comment_or_docstring_counts_and_code_does_not(tmp_path, note):
     assert len(said(tmp_path, "KB720", note + LOADS)) == 1
     assert said(tmp_path, "KB720", LOADS + 'command = "torchrun --nproc_per_node 4 train.py"\n') == []
+
+
+WRAPS = (
+    "from accelerate import Accelerator\nimport torch\n" + IMPORTS + "acc = Accelerator()\n"
+    "model = AutoModelForCausalLM.from_pretrained('m')\nmodel = get_peft_model(model, LoraConfig(r=8))\n"
+    "optimizer = torch.optim.AdamW(model.parameters())\nmodel, optimizer = acc.prepare(model, optimizer)\n"
+    "acc.backward(model(**batch).loss)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("command", "end", "count"),
+    [
+        ("accelerate launch --num_processes 2 train.py", "model.save_pretrained('out')\n", 1),
+        ("accelerate launch --num_processes 2 train.py", "acc.unwrap_model(model).save_pretrained('out')\n", 0),
+        ("accelerate launch --num_processes 2 train.py", "model.module.save_pretrained('out')\n", 0),
+        ("accelerate launch --num_processes 2 --use_fsdp train.py", "model.save_pretrained('out')\n", 0),
+        ("python train.py", "model.save_pretrained('out')\n", 0),
+    ],
+)
+def test_an_accelerator_wraps_the_model_of_several_processes(tmp_path, command, end, count):
+    (tmp_path / "run.sh").write_text(command)
+
+    assert [message for _, message in said(tmp_path, "KB570", WRAPS + end)] == [
+        "the object of DistributedDataParallel has no attribute save_pretrained: an AttributeError"
+    ] * count
 
 
 OWN_ARGUMENTS = (

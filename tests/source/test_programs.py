@@ -58,6 +58,7 @@ dtype: bfloat16
 lora_r: 16
 lora_target_modules: [q_proj, v_proj]
 """
+DATA = "datasets: [{path: some/data, type: "
 #: (configuration, its change, what is reported: code, severity, the line)
 CASES = [
     (AXOLOTL, {}, []),
@@ -108,6 +109,41 @@ CASES = [
     ),
     (FACTORY, {}, []),
     (FACTORY, {"quantization_bit: 4": "quantization_bits: 4"}, [("KB536", "error", "quantization_bits: 4")]),
+    (AXOLOTL, {"type: alpaca": "type: alpacca"}, [("KB535", "error", f"{DATA}alpacca}}]")]),
+    (AXOLOTL, {"type: alpaca": "type: alpaca:chat"}, []),
+    (AXOLOTL, {"type: alpaca": "type: my_module.load_mine"}, []),
+    (AXOLOTL, {"bf16: auto": "bf16: auto\nrl: dpo"}, [("KB535", "error", f"{DATA}alpaca}}]")]),
+    (AXOLOTL, {"bf16: auto": "bf16: auto\nrl: dpo", "type: alpaca": "type: chatml.intel"}, []),
+    (
+        AXOLOTL,
+        {"bf16: auto": "bf16: auto\nrl: dpo", "type: alpaca": "type: chatml.argilla"},
+        [("KB535", "error", f"{DATA}chatml.argilla}}]")],
+    ),
+    (
+        AXOLOTL,
+        {"NousResearch/Llama-2-7b-hf": "meta-llama/Llama-3.1-8B", "type: alpaca": "type: chat_template"},
+        [("KB535", "error", f"{DATA}chat_template}}]")],
+    ),
+    (
+        AXOLOTL,
+        {
+            "NousResearch/Llama-2-7b-hf": "meta-llama/Llama-3.1-8B",
+            "type: alpaca": "type: chat_template",
+            "bf16: auto": "bf16: auto\nchat_template: llama3",
+        },
+        [],
+    ),
+    (FACTORY, {"template: qwen": "template: qwen25"}, [("KB535", "error", "template: qwen25")]),
+    (FACTORY, {"template: qwen": "template: llama2"}, [("KB734", "warning", "template: llama2")]),
+    (FACTORY, {"Qwen/Qwen2.5-7B-Instruct": "org/own", "template: qwen": "template: llama2"}, []),
+    (SWIFT, {"lora_rank: 8": "lora_rank: 8\nrlhf_type: reward"}, [("KB535", "error", "rlhf_type: reward")]),
+    (
+        SWIFT,
+        {"lora_rank: 8": "lora_rank: 8\nrlhf_type: grpo\ngradient_accumulation_steps: 2"},
+        [("KB535", "warning", "rlhf_type: grpo")],
+    ),
+    (FACTORY, {"lora_target: all": "lora_target: q_proj,v_proj"}, []),
+    (FACTORY, {"lora_target: all": "lora_target: c_attn,c_proj"}, [("KB601", "error", "lora_target: c_attn,c_proj")]),
     (FACTORY, {"bf16: true": "bf16: true\npissa_init: true"}, [("KB535", "error", "pissa_init: true")]),
     (FACTORY, {"bf16: true": "bf16: true\nresize_vocab: true"}, [("KB535", "error", "resize_vocab: true")]),
     (

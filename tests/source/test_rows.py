@@ -98,7 +98,7 @@ data = data.map(row, remove_columns=data.column_names)
 OWN = "Weighted(model=model, args=args, train_dataset=data, data_collator=default_data_collator).train()\n"
 LIST = "data = Dataset.from_list([{'question': 'a', 'answer': 'b'}] * 4)\n"
 TOKENS = "data = data.map(lambda one: tokenizer(one['text']), remove_columns=['text'])\n"
-REWARD = "def reward(completions, solution, **more):\n    return [1.0 for one in completions]\n"
+REWARD = "def reward(completions, solution, **more):\n    return [len(one) for one in completions]\n"
 ASK = "data = data.map(lambda one: {{'{}': one['q'], '{}': one['a']}}, remove_columns=data.column_names)\n"
 GRPO = "GRPOTrainer(model=model, reward_funcs=[reward], train_dataset=data)\n"
 EVAL = f"both = load_dataset('json', data_files=files)\ndata = both['train']\n{TOKENS}test = both['test']{{}}\n"
@@ -164,8 +164,6 @@ class Collate:
         batch["labels"] = labels
         return batch
 """
-READ = "import re\ndef read(text):\n    return (\n        1.0 if re.search('a', text) else 0.0)\n"
-CHATS = "data = data.map(lambda row: {'prompt': [{'role': 'user', 'content': row['q']}]})\n"
 SORTED = (
     KEPT
     + WEIGHTS
@@ -313,12 +311,6 @@ PAIRS = {
         "labels of padding",
         7,
         IMAGES.format("", "labels == processor.tokenizer.pad_token_id") + TRAIN.format("Collate()"),
-    ),
-    "rewards-through-a-helper": (
-        READ + REWARD.replace("1.0", "read(one)").replace(", solution", "") + CHATS + GRPO,
-        "messages as text",
-        4,
-        READ + REWARD.replace("1.0", "read(one[0]['content'])").replace(", solution", "") + CHATS + GRPO,
     ),
     "a-classifier-of-an-own-trainer": (
         SORTED + OWN,

@@ -198,7 +198,7 @@ PAIRS = {
     "two-first-tokens": (
         LLAMA + TEXTS.format("") + TUNE.format("", ", processing_class=tokenizer"),
         "two first tokens",
-        5,
+        4,
         LLAMA.replace("Llama-3.1-8B-Instruct", "Unknown") + TEXTS.format("") + TUNE.format("", ", processing_class=tokenizer"),
     ),
     "asleep": (ROUNDS.format(""), "asleep from an evaluation on", 12, ROUNDS.format("model.train()")),

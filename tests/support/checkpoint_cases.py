@@ -29,14 +29,14 @@ def save(path, tensors, fill=0):
     return path
 
 
-def packed(module, bits=4):
-    """Return the tensors of a module that bitsandbytes has packed to 4 or 8 bits."""
+def packed(module, bits=4, scale=1):
+    """Return the tensors of a module that bitsandbytes has packed to 4 or 8 bits. The byte ``scale`` fills its scales."""
     if bits == 8:
-        return {f"{module}.weight": ("I8", (4, 4)), f"{module}.SCB": ("F32", (4,))}
+        return {f"{module}.weight": ("I8", (4, 4)), f"{module}.SCB": ("F32", (4,), scale)}
     weight = f"{module}.weight"
     return {
         weight: ("U8", (8, 1)),
-        f"{weight}.absmax": ("F32", (1,)),
+        f"{weight}.absmax": ("F32", (1,), scale),
         f"{weight}.quant_map": ("F32", (16,)),
         f"{weight}.quant_state.bitsandbytes__nf4": ("U8", (20,)),
     }

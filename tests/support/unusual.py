@@ -37,6 +37,23 @@ class Dictionary(nn.Module):
         return {"loss": functional.cross_entropy(self.head(hidden).flatten(0, 1).float(), batch["labels"].flatten())}
 
 
+class Copied(nn.Module):
+    """It copies a dictionary before it reads it, and passes another one on by its entries. Its argument is a ``state``."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.body, self.lm_head = nn.Embedding(40, 48), nn.Linear(48, 48), nn.Linear(48, 40)
+
+    def forward(self, state):
+        state = dict(state)
+        state["hidden"] = self.body(self.words(state["seen"]))
+        return self.scored(state["hidden"], **state["told"])
+
+    def scored(self, hidden, target, *, weight):
+        losses = nn.functional.cross_entropy(self.lm_head(hidden).float().flatten(0, 1), target.flatten(), reduction="none")
+        return (losses * weight.float().flatten()).mean()
+
+
 class PackedSequences(nn.Module):
     """Sequences without their padding, as recurrent networks take them."""
 
@@ -127,4 +144,4 @@ class Momentum(nn.Module):
         return functional.cross_entropy(scores.float(), torch.zeros(len(query), dtype=torch.long))
 
 
-KINDS = (Tower, Dictionary, PackedSequences, FixedSize, OwnOperators, Dispatch, Momentum)
+KINDS = (Tower, Dictionary, Copied, PackedSequences, FixedSize, OwnOperators, Dispatch, Momentum)

@@ -11,7 +11,7 @@ from script_cases import NEWEST
 from kbitlint.upstream.signatures.lookup import MOVED, base_of, names_of, refusal, removal
 from kbitlint.upstream.versions import installed, number
 
-LIBRARIES = ("peft", "transformers", "trl")
+LIBRARIES = ("datasets", "peft", "transformers", "trl")
 newest = pytest.mark.skipif(
     any(number(installed()[name])[:2] != number(NEWEST[name])[:2] for name in LIBRARIES),
     reason="the rows describe the newest versions",

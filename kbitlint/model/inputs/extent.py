@@ -9,6 +9,8 @@ import torch
 from kbitlint.errors import KbitlintError
 from kbitlint.model.batch import training_batch
 from kbitlint.model.inputs.positions import length_for
+from kbitlint.model.inputs.structure import described
+from kbitlint.model.inputs.supplied import extent_of_own
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,11 +21,14 @@ _MOST = 2**20
 
 
 def shape_for(model: nn.Module, batch: int | None, seq_len: int | None) -> tuple[int, int]:
-    """Return the sequences of a batch, 1 if they are open, and the tokens of each as ``length_for``.
+    """Return the sequences of a batch, 1 if they are open, and the tokens of each as ``length_for``; or those of the own batch.
 
     Raises:
         KbitlintError: As for ``length_for``; or the inputs are larger than those that are built.
     """
+    own = extent_of_own(described(model))
+    if own is not None:
+        return own
     length = length_for(model, seq_len)
     most = most_sequences(model, length) if batch is not None and batch > 1 else 1
     if batch is not None and batch > most:

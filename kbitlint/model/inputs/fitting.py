@@ -34,6 +34,10 @@ Shape = tuple[int, ...]
 _TRIES, _DEPTH = 32, 5
 #: Runs of one plan whose promised sizes are broken.
 _AGAIN = 3
+#: Runs that find one entry more of an input that code copies.
+_ENTRIES = 8
+#: What a function says of arguments that ``**batch`` did not hold.
+_LACKING = re.compile(r"missing \d+ required (?:positional|keyword-only) arguments?: (.+)")
 
 
 def fitted_plan(
@@ -164,6 +168,11 @@ class _UseSearch(_Search):
     recipes: Mapping[str, Recipe] = {}  # replaced by each attempt
     """What the last run has found out about each argument."""
 
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.entries: dict[str, list[str]] = {}
+        """The entries of inputs that code copies before it reads them, by path."""
+
     def arguments(self, plan: Plan) -> dict[str, Argument]:
         """Return what the forward takes, and each tensor inside of it, by the way to it."""
         leaves = [leaf for name, recipe in self.recipes.items() for leaf in leaves_of(name, recipe)]
@@ -174,8 +183,12 @@ class _UseSearch(_Search):
         """Return the shapes that the forward has given its inputs, and how it failed, or None if it ran."""
         self.tried.add(repr(plan))
         known = interface_of(self.base, plan.given, plan.method)
-        for _ in range(_AGAIN):
+        left = _AGAIN + _ENTRIES
+        while left := left - 1:
             session, raised = self._once(plan, known)
+            if self._has_new_entry(session, raised):
+                continue
+            left = min(left, _AGAIN)
             if not session.broken:  # code has read other sizes than those that its layers took later
                 break
             plan = plan.changed(shapes=session.broken)
@@ -184,9 +197,24 @@ class _UseSearch(_Search):
         shapes = {path: leaf.shape for path, leaf in leaves}
         return shapes, None if raised is None else failure_of(raised, [*known, *shapes])
 
+    def _has_new_entry(self, session: Session, raised: BaseException | None) -> bool:
+        """Return whether a run lacked entries of an input that its code copied, and record them.
+
+        A copy, as ``dict(batch)`` and ``inner(**batch)`` make it, holds the entries that were known before.
+        """
+        keys: list[str] = []
+        if session.copied and isinstance(raised, KeyError) and raised.args and isinstance(raised.args[0], str):
+            keys = [raised.args[0]]
+        elif session.copied and isinstance(raised, TypeError) and (lacking := _LACKING.search(str(raised))):
+            keys = re.findall(r"'(\w+)'", lacking[1])
+        known = self.entries.setdefault(session.copied[-1], []) if keys else []
+        new = [key for key in keys if key not in known]
+        known += new
+        return bool(new)
+
     def _once(self, plan: Plan, known: Mapping[str, Argument]) -> tuple[Session, BaseException | None]:
         """Run the forward on lazy inputs, and return them and what it raised."""
-        session = Session(plan, self.batch, plan.seq_len or self.seq_len, float_dtype(self.base))
+        session = Session(plan, self.batch, plan.seq_len or self.seq_len, float_dtype(self.base), self.entries)
         wanted = [name for name, one in known.items() if (one.required or name in plan.given) and name not in plan.without]
         made: dict[str, Any] = {name: LazyInput(session.input(name)) for name in wanted}
         if plan.method == "forward" and (several := several_of(self.base)) is not None:

@@ -10,6 +10,8 @@ from kbitlint.model.inputs.interface import is_integer_name
 from kbitlint.model.inputs.recipes import LIST, TUPLE, Holder, Leaf, Number, filled
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import torch
     from torch import Tensor
 
@@ -29,8 +31,14 @@ _PACKED = re.compile(r"edge_index|adj_t|\bcu_")
 class Session:
     """The lazy inputs of one run."""
 
-    def __init__(self, plan: Plan, batch: int, steps: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self, plan: Plan, batch: int, steps: int, dtype: torch.dtype, entries: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
         self.plan, self.batch, self.steps, self.dtype = plan, batch, steps, dtype
+        self.entries = entries or {}
+        """The entries of inputs that code copies before it reads them, by path."""
+        self.copied: list[str] = []
+        """The paths of the inputs whose entries code has asked for all at once."""
         self.roots: dict[str, Node] = {}
         self.broken: dict[str, tuple[int, ...]] = {}
         """The shapes of inputs of which code has read other sizes before."""

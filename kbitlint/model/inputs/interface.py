@@ -92,7 +92,8 @@ def interface_of(base: Any, given: Collection[str] = (), method: str = "forward"
     named = {
         parameter.name: _argument(parameter, texts.get(parameter.name, ""))
         for parameter in found
-        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) and parameter.name not in _LEFT_OUT
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and (parameter.name not in _LEFT_OUT or parameter.default is parameter.empty)
     }
     further = [name for name in sorted(given) if name not in named and ("." in name or takes_any(base))]
     return named | {name: Argument(name, True, _kind(name.rpartition(".")[2], ""), None, "") for name in further}  # noqa: FBT003  # a row of a table

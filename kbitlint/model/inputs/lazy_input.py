@@ -184,7 +184,11 @@ def _entry(_: LazyInput, node: Node, __: str) -> Any:
 
 
 def _entries(_: LazyInput, node: Node, name: str) -> Any:
-    """Return the entries that were read so far: no code tells all of them."""
+    """Return the entries that were read so far, in this run or the ones before it: no code tells all of them."""
+    session = node.session
+    session.copied.append(node.path)
+    for key in session.entries.get(node.path, ()):
+        node.part(key, MAPPING)
     return lambda: [(key, LazyInput(item)) if name == "items" else key for key, item in node.items.items()]
 
 

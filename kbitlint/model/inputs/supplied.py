@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.model.inputs.entries import changed
 from kbitlint.model.inputs.recipes import Items
@@ -15,7 +17,7 @@ from kbitlint.model.inputs.recipes import Items
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from torch import nn
+    from torch import Tensor, nn
 
 #: The name under which a batch holds what a step of the user's own takes.
 STEP = "."
@@ -114,6 +116,25 @@ def _listed(value: Any) -> Any:
     if type(value) in (list, tuple):
         return (Items if type(value) is list else tuple)(_listed(item) for item in value)
     return type(value)({name: _listed(item) for name, item in value.items()}) if type(value) is dict else value
+
+
+def extent_of_own(base: nn.Module) -> tuple[int, int] | None:
+    """Return (sequences, tokens in each) of the supplied batch, by its ids or its first tensor. None if no batch is supplied.
+
+    A batch without a tensor counts as one sequence, and one without ids as sequences of one token.
+    """
+    if not is_supplied(base):
+        return None
+    tensors = [one for one in _leaves(own_batch(base, "meta")) if one.dim()]
+    ids = [one for one in tensors if one.dim() == 2 and not one.is_floating_point()]
+    first = (ids or tensors or [torch.empty(1)])[0]
+    return len(first), first.shape[1] if ids else 1
+
+
+def _leaves(value: Any) -> list[Tensor]:
+    found: list[Tensor] = []
+    changed(value, lambda tensor: found.append(tensor) or tensor)  # type: ignore[func-returns-value]  # append returns None
+    return found
 
 
 def is_supplied(base: nn.Module) -> bool:

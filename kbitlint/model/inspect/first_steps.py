@@ -11,7 +11,7 @@ import torch
 
 from kbitlint.facts.first_steps import FirstStepsFacts
 from kbitlint.model.inspect.walk import named_modules
-from kbitlint.model.layers.dead_adapters import is_finite
+from kbitlint.model.layers.values import is_finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

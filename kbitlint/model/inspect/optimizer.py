@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kbitlint.facts.ranks import OptimizerFacts
 from kbitlint.model.inspect.walk import named_modules
-from kbitlint.model.layers.dead_adapters import is_finite
+from kbitlint.model.layers.values import is_finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,11 +17,13 @@ from kbitlint.lazy_dataclass import dataclass
 from kbitlint.model.attributes import attribute, is_inference
 from kbitlint.model.layers import adapters, norms, packed_state, quantized
 from kbitlint.model.layers import quantized as layers_quantized
-from kbitlint.model.layers.dead_adapters import nonfinite
 from kbitlint.model.layers.experts import is_bank, packed_kind, packed_shape, path_of
 from kbitlint.model.layers.norm_interface import is_transparent
+from kbitlint.model.layers.values import is_blank, nonfinite, undefined
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from kbitlint.facts.layers import LayerCheckpointing
 
 #: the most elements of a vector whose values are read
@@ -76,7 +78,9 @@ class Walk:
     held: dict[str, Tensor] = field(default_factory=dict)
     """Each parameter once, by its path."""
     nonfinite: list[str] = field(default_factory=list)
-    """Paths of adapter parameters and vectors that hold NaN or infinity."""
+    """Paths of parameters that hold NaN or infinity, and of buffers that hold NaN."""
+    empty: list[str] = field(default_factory=list)
+    """Paths of trainable parameters without elements. Those that ZeRO-3 or FSDP has taken apart are none."""
     compiled: bool = False
     disabled: int = 0
     """The number of PEFT layers whose adapters are disabled."""
@@ -114,7 +118,8 @@ def look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, walk
             added = origin is not None or adapters.looks_added(full) or (walk.trains_biases and name == "bias")
             with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001  # every read of a Params4bit's size would go through Python
                 facts = _parameter_facts(parameter, full, path, packing, origin, norm=norm, adapter=added, held=held)
-            walk.nonfinite.extend(nonfinite(parameter, facts))
+            walk.nonfinite.extend(nonfinite(module, parameter, facts))
+            walk.empty.extend(_empty(parameter, facts))
             if is_bank(module, full, parameter):
                 facts = dataclasses.replace(facts, bank=True)
             walk.parameters.append(facts)
@@ -122,6 +127,7 @@ def look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, walk
                 walk.norms.append(_bare_norm_facts(facts, name))
         if norm and parameter.is_floating_point():
             own.append((name, parameter))
+    walk.nonfinite.extend(undefined(module, path))
     if norm:
         buffers = module._buffers.items()  # noqa: SLF001  # see _modules
         own += [(name, buffer) for name, buffer in buffers if buffer is not None and buffer.is_floating_point()]
@@ -142,14 +148,16 @@ def _look_at_packing(module: nn.Module, path: str, walk: Walk, *, base: bool) ->
     """Return how the module's weight is packed, and record it. None is an ordinary weight."""
     packing = quantized.packing_of(module)
     if packing is not None:
-        lost, conflict, repacks = "", "", False
+        lost, conflict, repacked, repacks, blank = "", "", False, False, False
         weight = module._parameters.get("weight")  # noqa: SLF001  # see _modules
         if quantized.has_data(attribute(module, "weight") if weight is None else weight):
             lost = quantized.lost_state(module, packing)
             conflict = packed_state.conflict(module, packing)
+            repacked = packed_state.is_repacked(module, packing)
             repacks = packed_state.repacks_in_eval_mode(module, packing)
+            blank = is_blank(module, packing)
         conflict = conflict or packed_state.shared_scales(module, packing, path, walk.first)
-        walk.quantized.append(QuantizedFacts(path, packing, lost, conflict, repacks))
+        walk.quantized.append(QuantizedFacts(path, packing, lost, conflict, repacked, repacks, blank))
         return packing
     if quantized.packed_class(type(module)):
         walk.hollow.extend(layers_quantized.hollow(module, path))
@@ -191,6 +199,12 @@ def _parameter_facts(  # noqa: PLR0913  # each is one fact
         inference=is_inference(parameter),
         least=_least(parameter) if adapter and parameter.requires_grad else 0.0,
     )
+
+
+def _empty(parameter: Tensor, facts: ParameterFacts) -> Iterator[str]:
+    """Yield the path of a trainable parameter without elements. ZeRO-3 and FSDP leave such, and hold the elements elsewhere."""
+    if facts.requires_grad and not facts.numel and not (hasattr(parameter, "ds_id") or hasattr(parameter, "_fsdp_flattened")):
+        yield facts.path
 
 
 def _prompt_of(path: str) -> str:

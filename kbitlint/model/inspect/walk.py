@@ -110,6 +110,7 @@ def _collect(model: nn.Module) -> ModelFacts:
         vocabulary=tuple(heads.beyond_embedding(base)),
         overlapping=tuple(overlapping(walk.held)),
         nonfinite=tuple(walk.nonfinite),
+        empty=tuple(walk.empty),
         adapter_levels=adapters.levels(_path_to(model, base), base),
         quantizer_trains=quantizer_trains(base),
         device_map=_device_map(base),

@@ -21,6 +21,7 @@ import re
 import types
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 if TYPE_CHECKING:
@@ -89,7 +90,9 @@ _BARE_NORM = re.compile(
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Return whether the module is a normalisation layer with parameters of its own."""
+    """Return whether the module is a normalisation layer with parameters of its own. A scripted one takes no hooks."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return False
     own = [parameter for parameter in module._parameters.values() if parameter is not None]  # noqa: SLF001  # parameters of the module alone, without a generator for each module
     if not own or (module._modules and any(True for child in module.children() for _ in child.parameters())):  # noqa: SLF001  # see above
         return False

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kbitlint.facts.layers import Packing, short_name
 from kbitlint.model.attributes import attribute
-from kbitlint.model.layers.dead_adapters import is_finite
+from kbitlint.model.layers.values import is_finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +42,18 @@ def repacks_in_eval_mode(module: nn.Module, packing: Packing) -> bool:
     return weight is not None and weight.device.type == "cpu"
 
 
+def is_repacked(module: nn.Module, packing: Packing) -> bool:
+    """Return whether bitsandbytes has repacked the weight of a layer for its kernel for inference on CPUs.
+
+    ``Linear4bit.forward`` of 0.50 does so for an input without gradient, in eval mode. In train mode such a layer uses the
+    same kernel, through which no gradient flows.
+    """
+    if packing.method != "bitsandbytes" or packing.bits != 4:
+        return False
+    weight = module._parameters.get("weight")  # noqa: SLF001  # see conflict
+    return bool(attribute(attribute(weight, "quant_state"), "packing_format_for_cpu"))
+
+
 def shared_scales(module: nn.Module, packing: Packing, path: str, first: dict[int, str]) -> str:
     """Return how an 8-bit layer loses its scales to another layer of the same weight; empty if it does not.
 
@@ -66,8 +78,7 @@ def shared_scales(module: nn.Module, packing: Packing, path: str, first: dict[in
 def _four_bits(module: nn.Module, weight: Any, features: tuple[int, int]) -> Iterator[str]:
     state = attribute(weight, "quant_state")
     state = attribute(module, "quant_state") if state is None else state
-    if attribute(state, "packing_format_for_cpu"):  # bitsandbytes 0.50 repacks in eval mode for an input without gradient
-        yield "bitsandbytes repacked it for the CPU's inference kernel, through which no gradient flows"
+    if attribute(state, "packing_format_for_cpu"):  # see is_repacked
         return
     with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001  # every read of a Params4bit's size would go through Python
         dtype, size, numel = weight.dtype, weight.element_size(), weight.numel()
@@ -83,8 +94,10 @@ def _four_bits(module: nn.Module, weight: Any, features: tuple[int, int]) -> Ite
     blocks, size = attribute(state, "absmax"), attribute(state, "blocksize")
     if isinstance(blocks, Tensor) and isinstance(size, int) and blocks.numel() != -(-count // size):
         yield f"its state has {blocks.numel()} block maxima, and {-(-count // size)} blocks"
-    yield from _unreadable(blocks, "block maxima")
-    double, held = attribute(attribute(state, "state2"), "absmax"), isinstance(blocks, Tensor) and blocks.dtype is torch.uint8
+    double = attribute(attribute(state, "state2"), "absmax")
+    for scales in (blocks, double, attribute(state, "offset")):
+        yield from _unreadable(scales, "block maxima")
+    held = isinstance(blocks, Tensor) and blocks.dtype is torch.uint8
     if attribute(state, "nested") and (not isinstance(double, Tensor) or not held):
         yield "its state records double quantization, and its block maxima are not quantized"
 

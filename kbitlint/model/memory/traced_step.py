@@ -9,13 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.lazy_dataclass import dataclass
+from kbitlint.model.inputs.plan import DOCUMENTED, Plan
+from kbitlint.model.inputs.positions import USUAL_LENGTH
 from kbitlint.model.inspect.walk import collect, named_modules
 from kbitlint.model.layers import adapters, checkpointing
 from kbitlint.model.memory.live_bytes import CUDA_BLOCK, Alive, LiveBytes
 from kbitlint.model.memory.losses import tiled_loss
 from kbitlint.model.memory.stacks import KEPT, canonical, repeated, shortened
 from kbitlint.model.trace.cost import run_twin
-from kbitlint.model.trace.step import UntraceableError
+from kbitlint.model.trace.fitting import plan_for
+from kbitlint.model.trace.step import UntraceableError, runnable
 from kbitlint.model.trace.twin import twin_of
 from kbitlint.step_plan import Loss
 
@@ -112,12 +115,22 @@ def _shortened_step(  # the arguments of whole_step, and what is left out
 
 
 def whole_step(model: nn.Module, context: TrainingContext, plan: StepPlan, device: str = "cuda") -> TracedStep:
-    """Run one step on a copy of a twin.
+    """Run one step on a copy of a twin: on the documented batch, or on a corrected one.
 
     Raises:
         UntraceableError: The step cannot run without weights.
         FailedStepError: The step raises as a real one does.
     """
+    try:
+        return _step_on(DOCUMENTED, model, context, plan, device)
+    except UntraceableError:
+        batch = plan_for(runnable(model), device, context.batch_size or 1, context.seq_len or USUAL_LENGTH)
+        if batch is None or batch == DOCUMENTED:
+            raise
+        return _step_on(batch, model, context, plan, device)
+
+
+def _step_on(batch: Plan, model: nn.Module, context: TrainingContext, plan: StepPlan, device: str) -> TracedStep:
     twin, facts = twin_of(model), collect(model)
     if plan.loss is Loss.FUSED:
         tiled_loss(twin)
@@ -125,7 +138,7 @@ def whole_step(model: nn.Module, context: TrainingContext, plan: StepPlan, devic
     live = LiveBytes(CUDA_BLOCK if device == "cuda" else 1, ends=frozenset(ends))
     _name_backward(twin, live)
     settings = {"keeps_outputs": plan.loss is Loss.KEPT, "accumulated": plan.accumulation > 1}
-    cost = run_twin(twin, context, facts=facts, live=live, device=device, **settings)
+    cost = run_twin(twin, context, facts=facts, live=live, device=device, plan=batch, **settings)
     if cost.failure:
         raise FailedStepError(cost.failure)
     logits = sum(size for path, size in cost.saved.items() if path in ends)

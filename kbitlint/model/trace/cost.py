@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from kbitlint.lazy_dataclass import dataclass
+from kbitlint.model.inputs.plan import DOCUMENTED, Plan
 from kbitlint.model.isolation import seeded
 from kbitlint.model.trace.step import StepSettings, runnable, step_of
 
@@ -31,7 +32,7 @@ class StepCost:
     """The number of parameters that received a gradient."""
 
 
-def run_twin(
+def run_twin(  # noqa: PLR0913  # each is one setting of the step
     twin: nn.Module,
     context: TrainingContext,
     *,
@@ -40,6 +41,7 @@ def run_twin(
     device: str = "cuda",
     keeps_outputs: bool = False,
     accumulated: bool = False,
+    plan: Plan = DOCUMENTED,
 ) -> StepCost:
     """Run one step on a twin, and report each allocation to an observer. The twin cannot be used again.
 
@@ -52,13 +54,14 @@ def run_twin(
         device: The device whose kernels are simulated, ``cpu`` or ``cuda``.
         keeps_outputs: Whether the loop holds the model's outputs during the backward pass.
         accumulated: Whether an earlier batch left its gradients. The observer does not receive them.
+        plan: How the batch differs from the documented one.
 
     Raises:
         UntraceableError: The step needs values or kernels that do not exist without weights.
     """
     context = dataclasses.replace(context, gradient_checkpointing=None)
     how = StepSettings(context, device, context.batch_size or 1, context.seq_len or 2048, facts, virtual=False)
-    how = dataclasses.replace(how, keeps_outputs=keeps_outputs)
+    how = dataclasses.replace(how, keeps_outputs=keeps_outputs, plan=plan)
     if accumulated:
         for parameter in twin.parameters():
             parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from kbitlint.errors import EditError
 from kbitlint.model.edits import apply
 from kbitlint.model.edits.journal import Journal
+from kbitlint.model.inspect.walk import named_modules
 from kbitlint.model.layers import adapters
 from kbitlint.model.trace.step import UntraceableError, step_of
 from kbitlint.model.trace.twin import twin_of
@@ -41,9 +43,10 @@ def float32_modules(inner: nn.Module, how: StepSettings, refusing: Iterable[str]
         Paths in the order of discovery. The tuple is empty if no such set lets the step run.
     """
     found: dict[str, None] = {}
+    scripted = {path for path, module in named_modules(inner) if isinstance(module, torch.jit.ScriptModule)}  # takes no hooks
     for _ in range(ROUNDS):
         new = _alike([path for path in refusing if path not in found])
-        if not new:
+        if not new or not scripted.isdisjoint(new):
             return ()
         found.update(dict.fromkeys(new))
         twin = twin_of(inner)
@@ -88,7 +91,7 @@ def _heads(base: nn.Module) -> Iterator[str]:
             continue
         if isinstance(child, nn.ModuleList):
             yield from (f"{name}.{index}" for index in range(len(child)))
-        elif any(True for _ in child.parameters()):
+        elif any(True for _ in child.parameters()) and not isinstance(child, torch.jit.ScriptModule):
             yield name
 
 

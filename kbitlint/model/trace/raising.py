@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kbitlint.errors import one_line
 from kbitlint.facts.trace import TraceFacts
 from kbitlint.model.trace.guard import TouchedError
-from kbitlint.model.trace.small_copy import NotBuiltError, TrainsError, is_of_training
+from kbitlint.model.trace.small_copy import NotBuiltError, TrainsError, error_of_training
 from kbitlint.model.trace.step import UntraceableError
 
 if TYPE_CHECKING:
@@ -34,14 +34,14 @@ def raising(inner: nn.Module, how: StepSettings, error: UntraceableError) -> Tra
         raise error
     tried = dataclasses.replace(how, batch=min(how.context.batch_size or how.batch, how.batch))
     try:
-        certain = is_of_training(inner, cause, tried)
+        told = error_of_training(inner, cause, tried)
     except NotBuiltError as reason:
         # the class takes the batch, and no guess made up a shape: the modules of this model do not fit each other
         fits = isinstance(reason, TrainsError) and tried == how
-        certain = fits and not error.guessed and _ABOUT_SHAPES.search(str(cause)) is not None
-        if not certain:
+        if not fits or error.guessed or _ABOUT_SHAPES.search(str(cause)) is None:
             raise UntraceableError(f"{error} ({reason})") from cause
-    if not certain:
+        told = cause
+    if told is None:
         raise UntraceableError(f"{error} (a small copy with weights raises it too: the batch may not fit the class)") from cause
     return TraceFacts(
         model=how.facts,
@@ -57,6 +57,6 @@ def raising(inner: nn.Module, how: StepSettings, error: UntraceableError) -> Tra
         saved=(),
         called=frozenset(),
         guesses=(),
-        failure=one_line(cause),
+        failure=one_line(told),
         failed_at=error.module,
     )

@@ -17,6 +17,7 @@ import weakref
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from kbitlint.lazy_dataclass import dataclass
@@ -88,7 +89,9 @@ class Rebinding:
             todo += new
         held: dict[str, frozenset[int]] = {}
         for value in below:
-            if isinstance(value, FUNCTIONS):
+            if isinstance(value, torch.jit.ScriptFunction):  # a program without weights, which nothing can copy
+                self.memo[id(value)] = value
+            elif isinstance(value, FUNCTIONS):
                 self._needed = self._needed or id(value) in self._leading or has_state(value)
             elif type(value).__module__.startswith(_COMPILER) or isinstance(value, (*CONTAINERS, types.MappingProxyType)):
                 continue

@@ -14,12 +14,13 @@ from kbitlint.facts.layers import short_name
 from kbitlint.facts.trace import LayerFacts, PromotionFacts
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.model.inspect.walk import named_modules
-from kbitlint.model.layers.dead_adapters import has_value
 from kbitlint.model.layers.norm_interface import HALF
 from kbitlint.model.layers.replaced import replaced_layers
+from kbitlint.model.layers.values import has_value
 from kbitlint.model.trace.beside import Buffers, buffers_in, strays_in, weights_in
 from kbitlint.model.trace.gradients import ForwardRecord
 from kbitlint.model.trace.ledger import Ledger
+from kbitlint.model.trace.stubs import BLANK
 from kbitlint.model.trace.twin import originals_of
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class StepRecorder:
     """The live storages that are counted already, by address."""
     replaced: set[str] = field(default_factory=set)
     """Places of the layers that ran although quantization has replaced them."""
+    cutting: dict[str, None] = field(default_factory=dict)
+    """Paths of the layers that got an input with a gradient, and whose kernel has none; in their order."""
     strays: dict[str, Tensor] = field(default_factory=dict)
     """Leaf tensors that require grad and that no module registers, by path."""
     buffers: Buffers = field(default_factory=dict)
@@ -91,6 +94,9 @@ def prepared(twin: nn.Module, device: str, facts: ModelFacts, starts: frozenset[
             step.ledger.zeros.add(tensor, path)
         elif starts is None or path in starts:
             step.ledger.zeros.add_start(tensor, path)
+    _mark_blank(step, facts)
+    for path in [layer.path for layer in facts.quantized if layer.repacked]:
+        _watch_cut(step.modules.get(path), path, step)
     for facts_of_layer, layer in replaced_layers(twin):
         layer.register_forward_pre_hook(lambda _, __, place=facts_of_layer.place: step.replaced.add(place))
     for _, module in found:
@@ -104,6 +110,14 @@ def prepared(twin: nn.Module, device: str, facts: ModelFacts, starts: frozenset[
 def _forget(counted: dict[int, weakref.ref[Any]], key: int, _: weakref.ref[Any]) -> None:
     """Forget a storage of the twin that a step frees, as bitsandbytes does with a bias. A later one may have its address."""
     counted.pop(key, None)
+
+
+def _mark_blank(step: StepRecorder, facts: ModelFacts) -> None:
+    """Let the stubs of layers that unpack to zeros only multiply with a tensor that counts as zeros."""
+    for packed in facts.quantized:
+        if packed.blank and packed.path in step.modules:
+            marker = step.modules[packed.path].__dict__[BLANK] = torch.empty((), device="meta")
+            step.ledger.zeros.add(marker, f"{packed.path}.weight")
 
 
 def _zeros_in(found: list[tuple[str, nn.Module]]) -> Iterator[tuple[str, Tensor]]:
@@ -125,7 +139,7 @@ _ADDED = frozenset(["bias", "running_mean", "num_batches_tracked"])
 def _tensors_of(module: nn.Module, original: nn.Module) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Yield (name, tensor of a module, the same tensor of its original) of its parameters and buffers."""
     for kind in ("_parameters", "_buffers"):
-        theirs = vars(original)[kind]
+        theirs = dict(getattr(original, kind).items())  # those of a scripted module are no dictionary
         for name, tensor in vars(module)[kind].items():
             if tensor is not None and theirs.get(name) is not None:
                 yield name, tensor, theirs[name]
@@ -170,6 +184,17 @@ def _watch(module: nn.Module, path: str, step: StepRecorder, *, is_layer: bool) 
 
     module.register_forward_pre_hook(enter, prepend=True)
     module.register_forward_hook(leave, with_kwargs=True, always_call=True)
+
+
+def _watch_cut(module: nn.Module | None, path: str, step: StepRecorder) -> None:
+    """Record whether an input of a layer requires grad. In a reentrant checkpoint it does so in the backward pass."""
+
+    def enter(_: nn.Module, args: tuple[Any, ...]) -> None:
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in _floating(args)):
+            step.cutting[path] = None
+
+    if module is not None:
+        module.register_forward_pre_hook(enter)
 
 
 def _floating(value: Any) -> Iterator[Tensor]:

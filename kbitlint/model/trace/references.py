@@ -45,6 +45,8 @@ def _leads_nowhere(value: Any) -> bool:
 
 def _parts(value: Any) -> Iterable[Any]:
     """Return the parts of a value: contents, attributes, and the closure of a function."""
+    if isinstance(value, torch.jit.ScriptModule):  # it holds a program, and is copied as a whole
+        return ()
     if isinstance(value, nn.Module):
         return [held for name, held in vars(value).items() if name not in OWN]
     if isinstance(value, FUNCTIONS):

@@ -2,13 +2,15 @@
 
 A step without weights may fail where training does not: a stand-in, a guess or the made batch is at fault. So the same batch
 runs on a small copy: the same class and adapters, two layers, random weights on the CPU. Only an error that this copy raises
-too, and that a copy without the cause does not raise, is an error of training.
+too, and that a copy without the cause does not raise, is an error of training. ``carried.py`` gives the copy what the modules
+of the model have beyond their class.
 """
 
 from __future__ import annotations
 
 import copy
 import re
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +21,7 @@ from kbitlint.model.attributes import attribute
 from kbitlint.model.batch import called, loss_of, training_batch
 from kbitlint.model.inputs.supplied import is_supplied
 from kbitlint.model.layers import adapters, checkpointing
+from kbitlint.model.trace.carried import carry, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +43,8 @@ _LAYER_COUNTS = frozenset(
 )
 _HEAD_COUNTS = ("num_attention_heads", "n_head", "num_heads", "encoder_attention_heads", "decoder_attention_heads")
 _WIDTHS = ("hidden_size", "d_model", "n_embd")
+#: files of kernels and of the trace
+_BENEATH = re.compile(r"[/\\\\](?:torch|kbitlint|bitsandbytes)[/\\\\]|^<")
 _FEED_FORWARD = ("intermediate_size", "ffn_dim", "encoder_ffn_dim", "decoder_ffn_dim", "d_ff", "n_inner")
 
 
@@ -51,11 +56,11 @@ class TrainsError(NotBuiltError):
     """A small copy that trains on the batch, so that the batch fits the class."""
 
 
-def is_of_training(model: nn.Module, error: BaseException, how: StepSettings) -> bool:
-    """Return whether an error of a traced step is one that training raises, for this batch and with these adapters.
+def error_of_training(model: nn.Module, error: Exception, how: StepSettings) -> Exception | None:
+    """Return the error that training raises where a traced step raised one, or None if the batch may be at fault.
 
-    The small copy must raise it, and must not raise it without the adapters, or once each special token has a number. Otherwise
-    the batch may be at fault.
+    The small copy must raise it, and must not raise it without the adapters, without what it took over from the modules, or
+    once each special token has a number.
 
     Args:
         model: The model that was traced.
@@ -66,14 +71,14 @@ def is_of_training(model: nn.Module, error: BaseException, how: StepSettings) ->
         NotBuiltError: There is no small copy, so the question is open. Or it trains, so the traced step is at fault.
     """
     if _lacks_attribute(model, error):
-        return True
+        return error
     base = adapters.base_of(model)
     if not isinstance(base, PreTrainedModel) or not (
         model is base or (_is_of_peft(model) and adapters.own_base(model) is base)
     ):
         how_to = "the batch is yours" if is_supplied(base) else "pass a batch of yours: kbitlint.check(model, inputs=...)"
         raise NotBuiltError(f"no library documents what {type(base).__name__} takes; {how_to}")
-    raised: BaseException | None
+    raised: Exception | None
     try:
         raised = _raised(model, base, how)
     except NotBuiltError:
@@ -84,11 +89,14 @@ def is_of_training(model: nn.Module, error: BaseException, how: StepSettings) ->
         raise TrainsError("a small copy with weights trains on such a batch")
     if not _alike(raised, error):
         raise NotBuiltError(f"a small copy with weights raises another error, {one_line(raised)}")
-    if how.loss is not None:  # the batch is the user's
-        return True
+    return raised if how.loss is not None or _has_cause(model, base, how) else None  # the batch of a loss is the user's
+
+
+def _has_cause(model: nn.Module, base: PreTrainedModel, how: StepSettings) -> bool:
+    """Return whether a copy trains without something that the model has and its class alone has not."""
     if model is not base and _raised(base, base, how) is None:
         return True
-    return _raised(model, base, how, numbered=True) is None
+    return _raised(model, base, how, carries=False) is None or _raised(model, base, how, numbered=True) is None
 
 
 def _lacks_attribute(model: nn.Module, error: BaseException) -> bool:
@@ -104,14 +112,20 @@ def _lacks_attribute(model: nn.Module, error: BaseException) -> bool:
     return bool(owners) and not any(hasattr(module, asked[2]) for module in owners)
 
 
-def _raised(model: nn.Module, base: PreTrainedModel, how: StepSettings, *, numbered: bool = False) -> Exception | None:
+def _raised(
+    model: nn.Module, base: PreTrainedModel, how: StepSettings, *, numbered: bool = False, carries: bool = True
+) -> Exception | None:
     """Return the error of a step on a small copy with weights, or None if it trains."""
     made = _built(base, numbered=numbered, narrow=not how.plan.shapes)
+    if carries:
+        carry(base, made)
     try:
         if model is not base:
             made = _adapted(model, made)
     except Exception as error:
         raise NotBuiltError(f"a small copy gets no adapters: {one_line(error)}") from error
+    if carries:
+        wrap(base, adapters.base_of(made))
     made.train()
     try:
         _checkpoint(made, how)
@@ -136,10 +150,21 @@ def _checkpoint(made: Any, how: StepSettings) -> None:
         checkpointing.enable(adapters.base_of(made), use_reentrant=bound[0].reentry.reentrant)
 
 
-def _alike(first: BaseException | None, second: BaseException) -> bool:
-    """Return whether two errors, or errors during which they were raised, differ at most in their numbers."""
+def _alike(first: Exception | None, second: Exception) -> bool:
+    """Return whether two errors, or errors during which they were raised, differ at most in their numbers.
+
+    Kernels without weights tell of the same fault in other words: at the same line of the model's code, errors of one class
+    count as alike.
+    """
     ones, others = ({re.sub(r"\d+", "#", one_line(error)) for error in _chain(start)} for start in (first, second))
-    return bool(ones & others)
+    place = _place(second)
+    return bool(ones & others) or (type(first) is type(second) and place is not None and _place(first) == place)
+
+
+def _place(error: BaseException | None) -> tuple[str, int] | None:
+    """Return the last line of code that is neither a kernel's nor of the trace, as (file, line); None if there is none."""
+    frames = traceback.extract_tb(error.__traceback__) if error is not None else ()
+    return next(((f.filename, f.lineno or 0) for f in reversed(frames) if not _BENEATH.search(f.filename)), None)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -20,11 +20,19 @@ if TYPE_CHECKING:
     from kbitlint.facts.layers import Packing
 
 
+#: Under this name a layer of a twin holds a tensor that counts as zeros, if its packed weight unpacks to zeros only.
+BLANK = "kbitlint_blank"
+
+
+def _unpacked(blank: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta") if blank is None else blank.new_empty(shape, dtype=dtype)
+
+
 class _Multiply(torch.autograd.Function):
     """``linear`` with a weight that is unpacked for each product and then freed, forward and backward."""
 
     @staticmethod
-    def forward(  # noqa: PLR0917  # autograd passes arguments by position
+    def forward(  # noqa: PLR0913, PLR0917  # autograd passes arguments by position
         ctx: Any,
         incoming: Tensor,
         bias: Tensor | None,
@@ -32,12 +40,13 @@ class _Multiply(torch.autograd.Function):
         shape: tuple[int, int],
         unpacked: torch.dtype | None,
         integers: bool,  # noqa: FBT001  # autograd passes arguments by position
+        blank: Tensor | None,
     ) -> Tensor:
-        ctx.shape, ctx.incoming, ctx.bias = shape, (incoming.shape, incoming.dtype), bias
+        ctx.shape, ctx.incoming, ctx.bias, ctx.blank = shape, (incoming.shape, incoming.dtype), bias, blank
         ctx.adapter = None if adapter is None else adapter.shape
         if integers:
             return _integer_product(ctx, incoming, shape)
-        weight = torch.empty(shape, dtype=unpacked or incoming.dtype, device="meta")
+        weight = _unpacked(blank, shape, unpacked or incoming.dtype)
         product = functional.linear(incoming, weight, bias)
         # code may write into a slice of the sum that an adapter makes, and autograd forbids it for a view made in here
         return product if adapter is None else product.new_empty(product.shape)
@@ -48,12 +57,12 @@ class _Multiply(torch.autograd.Function):
         shape, dtype = ctx.incoming
         incoming = bias = adapter = None
         if ctx.needs_input_grad[0]:
-            incoming = (outgoing @ torch.empty(ctx.shape, dtype=outgoing.dtype, device="meta")).to(dtype).reshape(shape)
+            incoming = (outgoing @ _unpacked(ctx.blank, ctx.shape, outgoing.dtype)).to(dtype).reshape(shape)
         if ctx.needs_input_grad[1]:
             bias = torch.empty_like(ctx.bias)
         if ctx.needs_input_grad[2]:
             adapter = torch.empty(ctx.adapter, device="meta")
-        return incoming, bias, adapter, None, None, None
+        return incoming, bias, adapter, None, None, None, None
 
 
 def _integer_product(ctx: Any, incoming: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -113,7 +122,7 @@ def stand_in(module: nn.Module, packing: Packing, device: str, adapter: Tensor |
             scalar.
     """
     features, as_is = packing.features, method_named(packing.method).keeps_input
-    cuts = packing.trains is False and packing.method == "torchao"  # other kernels raise in the backward pass
+    cuts = packing.trains is False and method_named(packing.method).cuts
     compute = getattr(torch, packing.compute_dtype) if packing.compute_dtype else None
     if features is None:
         return lambda incoming, *_, **__: _Gives.apply(incoming, adapter)  # type: ignore[no-any-return,no-untyped-call]  # torch's
@@ -134,7 +143,8 @@ def stand_in(module: nn.Module, packing: Packing, device: str, adapter: Tensor |
         shape = (fan_in, fan_out) if backwards else (fan_out, fan_in)  # bitsandbytes accepts a transposed weight with a warning
         unpacked = compute if as_is else None
         backward_fails = fails and wide.requires_grad and torch.is_grad_enabled()
-        product: Tensor = _Multiply.apply(wide, bias, adapter, shape, unpacked, integers)  # type: ignore[no-untyped-call]  # torch's
+        blank = module.__dict__.get(BLANK)
+        product: Tensor = _Multiply.apply(wide, bias, adapter, shape, unpacked, integers, blank)  # type: ignore[no-untyped-call]  # torch's
         if backward_fails and product.requires_grad:
             product.register_hook(lambda _: _refuse_transposed(features))
         # bitsandbytes calls torch's own linear for int8 on the CPU, so its output has the autocast dtype

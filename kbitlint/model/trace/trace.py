@@ -222,6 +222,7 @@ def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
         failure=end.failure,
         failed_at=end.module,
         recast=tuple(recast_of(watched, how.facts)),
+        cutting=tuple(step.cutting),
         undefined_loss=ledger.undefined_loss,
         unregistered=tuple(path for path, tensor in step.strays.items() if tensor.grad is not None),
         written=tuple(written(step.buffers)) if how.facts.adapters else (),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path as FilePath
 
+    from kbitlint.source.interpreter.objects import Object
     from kbitlint.upstream.programs import Program
 
 
@@ -62,7 +63,10 @@ def collect(
     other = OTHER.search(text) if suffix in SHELLS and COMMAND.search(text) is None else None
     if other is not None and other.lastgroup is not None:
         unfollowed = f"launches {other.lastgroup}, which is recognized and not judged"
-        return SourceFacts(file, text, versions=versions or installed(), dialect=other.lastgroup, unfollowed=unfollowed)
+        calls = _checked(shell_items(text, OTHER), other.lastgroup, other[0].split()[-1])
+        return SourceFacts(
+            file, text, calls=calls, versions=versions or installed(), dialect=other.lastgroup, unfollowed=unfollowed
+        )
     root = json_items(text) if suffix == ".json" else shell_items(text) if suffix in SHELLS else yaml_items(text)
     if root is None:
         return None
@@ -70,7 +74,8 @@ def collect(
     recipe = next((one for one in recipes() if suffix not in SHELLS and all(sign.search(text) for sign in one.signs)), None)
     if recipe is not None:
         unfollowed = f"is a configuration of {recipe.name}, which is recognized and not judged"
-        return SourceFacts(file, text, versions=versions, dialect=recipe.name, unfollowed=unfollowed)
+        calls = _checked(root, recipe.name, "finetune")
+        return SourceFacts(file, text, calls=calls, versions=versions, dialect=recipe.name, unfollowed=unfollowed)
     named = COMMAND.search(text) if suffix in SHELLS else None
     program = next((p for p in PROGRAMS if _is_of(p, root, named[1] if named is not None else "")), None)
     if program is None or not program.trainer:
@@ -78,7 +83,7 @@ def collect(
     trail = PathState(versions, beside=beside)
     if program.exports and (program.exports in root.items or (named is not None and named[1].endswith("export"))):
         paths: tuple[ExecutionPath, ...] = ()
-        calls: tuple[Call, ...] = (dataclasses.replace(root.frozen(trail.effort), callee=f"{program.name}.export"),)
+        calls = (dataclasses.replace(root.frozen(trail.effort), callee=f"{program.name}.export"),)
     else:
         path, calls = _trained(program, root, trail)
         paths = (path,)
@@ -91,6 +96,13 @@ def collect(
         dialect=program.name,
         ignores=ignores(text) if suffix != ".json" else (),
     )
+
+
+def _checked(root: Record | None, program: str, command: str) -> tuple[Call, ...]:
+    """Return the call whose arguments the rows of a program are held against, of a program that is not followed."""
+    if root is None or program != "LitGPT":
+        return ()
+    return (dataclasses.replace(root.frozen(PathState(installed()).effort), callee=f"litgpt.{command}"),)
 
 
 def _is_of(program: Program, root: Record, command: str) -> bool:
@@ -215,10 +227,23 @@ def _own_checkpointing(program: Program, root: Record, trail: PathState) -> Chec
 
 def _attach(program: Program, trail: PathState, net: TrackedModel, root: Record, asked: Entry) -> None:
     api = next(item for item in FUNCTIONS if item.name == "peft.get_peft_model")
-    given = {name: root.items[key] for key, name in program.lora if key in root.items}
+    given = {
+        name: _divided(root.items[key]) if key in program.divides else root.items[key]
+        for key, name in program.lora
+        if key in root.items
+    }
     config = Record("peft.LoraConfig", given, complete=False, span=root.span, style=root.style)
     call = Call(api.name, asked.whole, (Argument("peft_config", config.frozen(trail.effort), asked.span, asked.whole),))
     trail.apply(api, call, net)
+
+
+def _divided(entry: Entry) -> Entry:
+    """Return a key of names in one text as a list of them; the word ``all`` alone stands for every linear layer."""
+    held = entry.value
+    if not isinstance(held, Constant) or not isinstance(held.value, str) or held.value.strip() == "all":
+        return entry
+    names: list[Object] = [Constant(one.strip()) for one in held.value.split(",") if one.strip()]
+    return dataclasses.replace(entry, value=Sequence(names, entry.span))
 
 
 def _cast_adapters(net: TrackedModel, dtype: str) -> None:

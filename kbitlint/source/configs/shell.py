@@ -29,13 +29,18 @@ _NUMBER = re.compile(r"[+-]?(\d+(?:\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _LITERALS = {"true": True, "false": False, "none": None, "null": None}
 
 
-def shell_items(text: str) -> Record | None:
-    """Return the flags of the first training command as a table; None if there is none, or it has no flags."""
-    command = COMMAND.search(text)
+def shell_items(text: str, opening: re.Pattern[str] = COMMAND) -> Record | None:
+    """Return the flags of the first training command as a table; None if there is none, or it has no flags.
+
+    Args:
+        text: The shell script.
+        opening: The start of a command.
+    """
+    command = opening.search(text)
     if command is None:
         return None
     lines, words = Lines(text), _words(text, command.end())
-    span = lines.span(command.start(1), words[-1][1] if words else command.end())
+    span = lines.span(command.start(command.lastindex or 0), words[-1][1] if words else command.end())
     made = Record(span=span, style=Style.YAML, tail=span.end)
     number = 0
     while number < len(words):

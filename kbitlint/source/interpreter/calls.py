@@ -10,7 +10,7 @@ import ast
 from kbitlint.facts.source import Action
 from kbitlint.facts.values import UNKNOWN, Call, Symbol
 from kbitlint.source.interpreter.base import Interpreter
-from kbitlint.source.interpreter.names import parameters_of
+from kbitlint.source.interpreter.names import CONTAINERS, parameters_of
 from kbitlint.source.interpreter.objects import (
     Class,
     Constant,
@@ -20,12 +20,13 @@ from kbitlint.source.interpreter.objects import (
     Output,
     Parameters,
     Record,
+    Sequence,
     Submodule,
     Tensor,
     TrackedModel,
     Trainer,
 )
-from kbitlint.source.interpreter.predicates import text_method
+from kbitlint.source.interpreter.predicates import text_method, text_value
 from kbitlint.upstream.calls import METHODS
 
 #: methods of texts that are followed
@@ -43,13 +44,12 @@ class Calls(Interpreter):
     def arguments(self, node: ast.Call, callee: str, parameters: tuple[str, ...] = ()) -> Record:
         """Return the arguments of a call by name; a positional argument without a known parameter has its number as name."""
         made = Record(callee, span=self.text.span(node))
+        before_them = self._add_preset(made, node, parameters) if self.preset else 0
         looks = "clip_grad" in callee  # clip_grad_norm_ and clip_grad_value_ read gradients only
         before = self.optimizer_claims() if looks else {}
-        for number, argument in enumerate(node.args):
+        for number, argument in enumerate(node.args, before_them):
             if isinstance(argument, ast.Starred):
-                self.value(argument.value)
-                made.complete = False
-                made.tail = self.text.span(argument).end
+                self._spread(node.args[number - before_them :], number, made, parameters)
                 break
             span = self.text.span(argument)
             made.items[parameters[number] if number < len(parameters) else str(number)] = Entry(
@@ -69,6 +69,30 @@ class Calls(Interpreter):
                 net.handed = before.get(net.number, frozenset())
         return made
 
+    def _add_preset(self, made: Record, node: ast.Call, parameters: tuple[str, ...]) -> int:
+        """Add what a ``functools.partial`` gives to the arguments of a call; return how many of them have a place."""
+        preset = self.preset.pop(id(node), None)
+        if preset is None:
+            return 0
+        made.complete = preset.complete
+        for key, given in preset.items.items():
+            made.items[parameters[int(key)] if key.isdigit() and int(key) < len(parameters) else key] = given
+        return sum(key.isdigit() for key in preset.items)
+
+    def _spread(self, written: list[ast.expr], number: int, made: Record, parameters: tuple[str, ...]) -> None:
+        """Add positional arguments, ``*given`` among them, as far as they are known."""
+        for argument in written:
+            span = self.text.span(argument)
+            value = self.value(argument.value if isinstance(argument, ast.Starred) else argument)
+            made.tail = span.end
+            if isinstance(argument, ast.Starred) and (not isinstance(value, Sequence) or UNKNOWN in value.values):
+                made.complete = False
+                return
+            spread = value.values if isinstance(argument, ast.Starred) and isinstance(value, Sequence) else [value]
+            for one in spread:
+                made.items[parameters[number] if number < len(parameters) else str(number)] = Entry(one, span, span)
+                number += 1
+
     def _call(self, node: ast.Call) -> Object:
         if isinstance(node.func, ast.Attribute):
             owner = self.value(node.func.value)
@@ -83,14 +107,32 @@ class Calls(Interpreter):
     def _called(self, node: ast.Call, function: Object) -> Object:
         if isinstance(function, Symbol):
             return self._known(node, function.name)
+        if isinstance(function, Record) and function.callee == "functools.partial":
+            return self._partial(node, function)
         if isinstance(function, Record):
             function = self.called(function)
         if isinstance(function, (Function, Class, TrackedModel)):
             return self._local(function, self.arguments(node, "", parameters_of(function)))
         if isinstance(node.func, ast.Name) and node.func.id in _CONSUMES:
             self._consume(node)
-        self._escape(self.arguments(node, ""), "")
-        return UNKNOWN
+        arguments = self.arguments(node, "")
+        named = isinstance(node.func, ast.Name) and node.func.id in CONTAINERS
+        made = self.container(node.func.id, arguments, arguments.span) if named and isinstance(node.func, ast.Name) else None
+        self._escape(arguments, "")
+        return UNKNOWN if made is None else made
+
+    def _partial(self, node: ast.Call, partial: Record) -> Object:
+        """Return the value of a call of a ``functools.partial``: that of its function, with the arguments of both."""
+        numbered = {str(int(key) - 1) if key.isdigit() else key: given for key, given in partial.items.items() if key != "0"}
+        earlier = self.preset.get(id(node))  # a partial of a partial
+        for key, given in earlier.items.items() if earlier is not None else ():
+            places = sum(one.isdigit() for one in numbered)
+            numbered[str(places) if key.isdigit() else key] = given
+        self.preset[id(node)] = Record(items=numbered, complete=partial.complete)
+        try:
+            return self._called(node, partial.get("0"))
+        finally:
+            self.preset.pop(id(node), None)
 
     def _consume(self, node: ast.Call) -> None:
         """Use up the iterator of parameters that a builtin reads: ``sum(p.numel() for p in parameters)``."""
@@ -119,7 +161,7 @@ class Calls(Interpreter):
         if owner is UNKNOWN and self._changes_models(node, name):
             return self._model_method(node, name, self._adopted(func.value))
         arguments = self.arguments(node, name)
-        if isinstance(owner, (Tensor, Constant)):
+        if isinstance(owner, (Tensor, Constant, Sequence)):
             return self._plain_method(owner, name, arguments)
         if name in _UNWRAPS:
             return arguments.get("0" if "0" in arguments.items else "model")
@@ -128,12 +170,17 @@ class Calls(Interpreter):
         self._escape(arguments, name)
         return UNKNOWN
 
-    def _plain_method(self, owner: Tensor | Constant, name: str, arguments: Record) -> Object:
-        """Return the value of a method of a tensor or a text."""
+    def _plain_method(self, owner: Tensor | Constant | Sequence, name: str, arguments: Record) -> Object:
+        """Return the value of a method of a tensor, a list or a text."""
+        if isinstance(owner, Sequence):
+            return self.list_method(name, owner, arguments)
         if isinstance(owner, Tensor):
             return self.tensor_method(owner, name, arguments)
         if isinstance(owner.value, str) and name in _TEXTS:
             return text_method(owner, name, arguments.get("0"))
+        made = text_value(owner, name, arguments) if isinstance(owner.value, str) else None
+        if made is not None:
+            return made
         self._escape(arguments, name)
         return UNKNOWN
 

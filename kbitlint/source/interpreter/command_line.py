@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.values import TEXT, UNKNOWN, Span, Symbol
 from kbitlint.source.interpreter.base import Interpreter
+from kbitlint.source.interpreter.loaded_values import PATH
 from kbitlint.source.interpreter.names import canonical, known_text, parameters_of
 from kbitlint.source.interpreter.objects import (
     Class,
@@ -23,6 +24,7 @@ from kbitlint.source.interpreter.objects import (
     TrackedModel,
 )
 from kbitlint.source.interpreter.predicates import held_by
+from kbitlint.source.nodes import last_name
 from kbitlint.upstream.calls import TRAINING_ARGUMENTS, TRAINING_SWITCHES
 
 if TYPE_CHECKING:
@@ -49,8 +51,8 @@ class CommandLine(Interpreter):
             written = item.value if isinstance(item, (ast.AnnAssign, ast.Assign)) else None
             if not isinstance(target, ast.Name) or written is None:
                 continue
-            if isinstance(written, ast.Call) and _named(written.func, "field"):
-                written = next((keyword.value for keyword in written.keywords if keyword.arg == "default"), None)
+            if isinstance(written, ast.Call) and last_name(written.func) in ("field", "Field"):
+                written = _default_of(written)
             if written is not None:
                 with self.inside(one.scope):
                     entry = Entry(self.value(written), self.text.span(written), self.text.span(item))
@@ -67,11 +69,20 @@ class CommandLine(Interpreter):
         if isinstance(member, (Function, Class, TrackedModel)):
             return self._local(member, self.arguments(node, name, parameters_of(member)))
         arguments = self.arguments(node, name)
-        if owner.callee == "dict":
-            return self._dict_method(name, owner, arguments)
-        held = owner.items[name].value if name in owner.items else UNKNOWN
+        held = owner.items[name].value if name in owner.items and owner.callee != "dict" else UNKNOWN
         if isinstance(held, (Function, Class, TrackedModel)):
             return self._local(held, arguments)
+        if owner.callee == "dict" or owner.of is None:
+            return self._plain_items_method(node, name, owner, arguments)
+        fields = self.fields_of(name, owner)
+        return self._plain_items_method(node, name, owner, arguments) if fields is None else fields
+
+    def _plain_items_method(self, node: ast.Call, name: str, owner: Record, arguments: Record) -> Object:
+        """Apply a method that no class of the file defines."""
+        if owner.callee == "dict":
+            return self.dict_method(name, owner, arguments)
+        if name in ("read", "read_text", "open") and owner.callee in ("open", PATH):
+            return owner
         if name in ("parameters", "named_parameters"):
             self._hand_out(owner)
         if name in ("train", "eval") and owner.of is not None and owner.of.base:
@@ -87,33 +98,6 @@ class CommandLine(Interpreter):
         for net in held_by(owner):
             net.hand_out()
 
-    def _dict_method(self, name: str, owner: Record, arguments: Record) -> Object:
-        key = known_text(arguments.get("0"))
-        match name:
-            case "update":
-                for argument, given in arguments.items.items():
-                    if argument == "0":
-                        self.merge(owner, given.value)
-                    else:
-                        owner.items[argument] = given
-                owner.complete = owner.complete and arguments.complete
-            case "get" | "pop":
-                value = owner.get(key) if key is not None else UNKNOWN
-                if key is not None and key not in owner.items and owner.complete:
-                    value = arguments.get("1") if "1" in arguments.items else Constant(None)
-                if name == "pop" and key is not None:
-                    owner.items.pop(key, None)
-                return value
-            case "setdefault":
-                if key is not None and "1" in arguments.items and owner.complete:
-                    owner.items.setdefault(key, arguments.items["1"])
-            case "copy":
-                self.effort.spend(len(owner.items) // _CHEAP)
-                return dataclasses.replace(owner, items=dict(owner.items))
-            case _:
-                pass
-        return UNKNOWN
-
     def _argparse(self, node: ast.Call, name: str, owner: Record) -> Object:
         arguments = self.arguments(node, name)
         if name == "add_argument":
@@ -126,11 +110,11 @@ class CommandLine(Interpreter):
             if default is not None and typed not in ("", "str") and known_text(default.value) is not None:
                 default = None  # argparse converts the text
             if dest:
-                given = Entry(default.value if default is not None and not switch else UNKNOWN, arguments.span, arguments.span)
+                value = default.value if default is not None and not switch else UNKNOWN
                 if arguments.get("required") == Constant(value=True) and not {"type", "action", "nargs"} & set(arguments.items):
-                    given.value = TEXT
-                given.value = self._launched(node, dest, _optional(given.value, dest))
-                owner.items[f"--{dest}"] = given
+                    value = TEXT
+                value = self._launched(node, dest, _optional(value, dest))
+                owner.items[f"--{dest}"] = Entry(value, arguments.span, arguments.span)
                 if switch or arguments.get("type") == Symbol("bool"):
                     owner.switches |= {dest}
             return UNKNOWN
@@ -184,10 +168,10 @@ class CommandLine(Interpreter):
         made.switches = inherited | frozenset(_switches(cls))
         if base in TRAINING_ARGUMENTS:
             made.items |= self._inherited_by_launch(owner, inherited)
-        for name, value in self.fields(cls):
-            value.value = self._set_by_launch(name, _optional(value.value, name))
-            if value.value is not UNKNOWN:
-                made.items[name] = value
+        for name, given in self.fields(cls):
+            value = self._set_by_launch(name, _optional(given.value, name))
+            if value is not UNKNOWN and not isinstance(value, Sequence):
+                made.items[name] = dataclasses.replace(given, value=value)
             else:
                 made.items.pop(name, None)  # a default that is not known hides an inherited one
         return made
@@ -237,9 +221,15 @@ def _switches(cls: Class) -> Iterator[str]:
     """Yield the fields of a dataclass that are annotated as bool."""
     for one in cls.lineage():
         for item in one.node.body:
-            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and _named(item.annotation, "bool"):
+            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and last_name(item.annotation) == "bool":
                 yield item.target.id
 
 
-def _named(node: ast.expr, name: str) -> bool:
-    return (isinstance(node, ast.Name) and node.id == name) or (isinstance(node, ast.Attribute) and node.attr == name)
+def _default_of(field: ast.Call) -> ast.expr | None:
+    """Return the expression of a field's default: what ``default`` is, or a call of ``default_factory``; None without both."""
+    given = {keyword.arg: keyword.value for keyword in field.keywords}
+    factory = given.get("default_factory")
+    if factory is not None:
+        return factory.body if isinstance(factory, ast.Lambda) else ast.copy_location(ast.Call(factory, [], []), factory)
+    pydantic = field.args[0] if last_name(field.func) == "Field" and field.args else None
+    return given.get("default", pydantic)

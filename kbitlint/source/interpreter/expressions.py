@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.values import TEXT, UNKNOWN, Span, Style, Symbol
 from kbitlint.source.interpreter.base import Interpreter
+from kbitlint.source.interpreter.loaded_values import PATH, folder_of, joined_path
 from kbitlint.source.interpreter.names import BUILTINS
 from kbitlint.source.interpreter.objects import (
     Class,
@@ -74,8 +75,8 @@ class Expressions(Interpreter):
         found = self.scope.find(node.id)
         if found is not None:
             return found
-        if node.id == "__name__":
-            return Constant("__main__")
+        if node.id in ("__name__", "__file__"):
+            return Constant("__main__" if node.id == "__name__" else "__file__")
         if node.id.startswith("AutoModel"):
             return Symbol(f"transformers.{node.id}")
         # a star import, or another file, may bind a known name
@@ -104,6 +105,10 @@ class Expressions(Interpreter):
         """Return an attribute of an instance, or of a class of the file."""
         if isinstance(owner, Record) and name in owner.items:
             return owner.items[name].value
+        if name == "__dict__" and isinstance(owner, Record):
+            return self.as_dict(owner)
+        if name == "parent" and isinstance(owner, Record) and owner.callee == PATH:
+            return folder_of(owner, owner.span)
         cls = owner if isinstance(owner, Class) else owner.of
         return UNKNOWN if cls is None else self.member(cls, name, owner)
 
@@ -140,20 +145,25 @@ class Expressions(Interpreter):
         return Sequence(left.values + right.values)
 
     def _tuple(self, node: ast.Tuple | ast.List | ast.Set) -> Object:
-        if any(isinstance(item, ast.Starred) for item in node.elts):
-            return UNKNOWN
-        return Sequence([self.value(item) for item in node.elts], self.text.span(node))
+        made: list[Object] = []
+        for item in node.elts:
+            value = self.value(item.value if isinstance(item, ast.Starred) else item)
+            if isinstance(item, ast.Starred) and not isinstance(value, Sequence):
+                return UNKNOWN
+            made += value.values if isinstance(item, ast.Starred) and isinstance(value, Sequence) else [value]
+        self.effort.spend(len(made) // _CHEAP)
+        return Sequence(made, self.text.span(node))
 
     _list = _tuple
     _set = _tuple
 
     def _listcomp(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp) -> Object:
-        """Return the parameters or modules that a comprehension collects; every other comprehension is UNKNOWN."""
+        """Return the parameters, modules or known values that a comprehension collects; UNKNOWN for every other one."""
         first = node.generators[0]
         before = self.optimizer_claims()
         over = self.value(first.iter)
         if len(node.generators) > 1 or not isinstance(over, (Parameters, Submodule)):
-            return UNKNOWN
+            return self.comprehended(node, over)
         one = Parameters(over.net, filtered=over.filtered or bool(first.ifs)) if isinstance(over, Parameters) else over
         if isinstance(over, Parameters) and isinstance(node, (ast.ListComp, ast.SetComp)):
             over.used = True
@@ -234,6 +244,8 @@ class Expressions(Interpreter):
             self.effort.spend(len(left.values) // _CHEAP)
             # what is asked of a list is whether all of its values are alike
             return Sequence(left.values * min(times, _COPIES), self.text.span(node)) if times > 0 else UNKNOWN
+        if isinstance(node.op, ast.Div) and PATH in (getattr(left, "callee", ""), getattr(right, "callee", "")):
+            return joined_path([left, right], self.text.span(node))
         # a scaled loss is still the model's loss; one without a graph may get that of another tensor
         outputs = [side for side in (left, right) if isinstance(side, Output)]
         tracked = next((side for side in outputs if side.origin is None), None)

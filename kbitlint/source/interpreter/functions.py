@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import itertools
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.values import UNKNOWN, Call, Style, Symbol
 from kbitlint.source.interpreter.base import Interpreter
 from kbitlint.source.interpreter.control_flow import LoopLeft, Returned
 from kbitlint.source.interpreter.names import canonical, lets_no_gradient_through, makes_inference_tensors
-from kbitlint.source.interpreter.objects import Class, Constant, Entry, Function, Object, Output, Record, Scope
-from kbitlint.source.nodes import walk
+from kbitlint.source.interpreter.objects import Class, Constant, Entry, Function, Object, Output, Record, Scope, Sequence
+from kbitlint.source.nodes import last_name, walk
 from kbitlint.upstream.calls import TRAINERS, TRAINING_ARGUMENTS
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _DEEPEST = 12
 #: Number of names that take as long to bind as one step.
 _CHEAP = 16
+#: Classes whose instances are dicts.
+_TABLES = ("typing.TypedDict", "typing_extensions.TypedDict")
 #: Arguments of a Trainer that decide which model is trained, and how.
 _GIVEN = ("model", "args", "peft_config", "kwargs", "kw")
 
@@ -56,7 +59,9 @@ class Functions(Interpreter):
             self.block(node.body)
         except Returned as returned:
             self._steps_of_lightning(function, returned)
-            return returned.value
+            plain = isinstance(returned.value, (Constant, Sequence)) or getattr(returned.value, "callee", "") == "dict"
+            # another value, where a condition that was not followed leaves the function before
+            return UNKNOWN if plain and "return" in scope.names else returned.value
         except LoopLeft:
             pass
         finally:
@@ -96,7 +101,8 @@ class Functions(Interpreter):
             elif not name.isdigit():
                 rest.items[name] = given
         if parameters.vararg is not None:
-            bound[parameters.vararg.arg] = UNKNOWN
+            further = [given.value for name, given in arguments.items.items() if name.isdigit() and name not in bound]
+            bound[parameters.vararg.arg] = Sequence(further) if arguments.complete and arguments.callee != "dict" else UNKNOWN
         if parameters.kwarg is not None:
             bound[parameters.kwarg.arg] = rest
         if function.receiver is not None and names:
@@ -116,7 +122,7 @@ class Functions(Interpreter):
             fields = dict(self.fields(cls)) if isinstance(owner, Class) else {}
             return fields[name].value if name in fields else UNKNOWN
         holder, method = found
-        how = {_last(decorator) for decorator in method.decorator_list}
+        how = {last_name(decorator) for decorator in method.decorator_list}
         self.effort.spend(len(method.decorator_list) // _CHEAP)
         if "staticmethod" in how:
             return Function(method, holder.scope, of=holder)
@@ -153,6 +159,8 @@ class Functions(Interpreter):
                        if not name.isdigit() or int(name) < len(TRAINERS[cls.base].parameters)}  # fmt: skip
             return self.trainer(cls.base, dataclasses.replace(arguments, items=renamed))
         self.effort.spend(len(arguments.items) // _CHEAP)
+        if cls.base in _TABLES:
+            return dataclasses.replace(arguments, callee="dict", items=dict(arguments.items))
         made = dataclasses.replace(arguments, callee=cls.base or cls.node.name, of=cls, items=dict(arguments.items))
         for name, given in dict(self.fields(cls)).items():  # the class's own default in place of an inherited one
             made.items.setdefault(name, given)
@@ -166,24 +174,23 @@ class Functions(Interpreter):
             if isinstance(bound, Function):
                 self.run(bound, arguments)
             return inside
+        after = self.member(cls, "__post_init__", made) if cls.method("__post_init__") is not None else UNKNOWN
+        if isinstance(after, Function):
+            self.run(after, Record("__post_init__"))
         return made
 
     def _class(self, node: ast.ClassDef) -> Class:
-        base, extends = "", None
-        for written in node.bases:
-            value = self.value(written)
-            if isinstance(value, Symbol):
-                base = canonical(value.name)
-            elif isinstance(value, Class):
-                base, extends = value.base, value
-            if base:
-                break
-        return Class(node, self.scope, base, extends)
-
-
-def _last(node: ast.expr) -> str:
-    """Return the last part of a decorator's name; empty if it has no name."""
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+        values = [self.value(written) for written in node.bases]
+        named = (
+            canonical(one.name) if isinstance(one, Symbol) else one.base for one in values if isinstance(one, (Symbol, Class))
+        )
+        extends = [one for one in values if isinstance(one, Class)]
+        inherited: tuple[Class, ...] = ()
+        if len(extends) > 1:
+            every = [one for cls in extends for one in itertools.islice(cls.lineage(), _CHEAP)]
+            self.effort.spend(len(every))
+            inherited = tuple(reversed(dict.fromkeys(reversed(every))))
+        return Class(node, self.scope, next(filter(None, named), ""), extends[0] if extends else None, inherited)
 
 
 def _passes_on(cls: Class, effort: Effort) -> bool:

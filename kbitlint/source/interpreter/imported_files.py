@@ -5,6 +5,7 @@ Their texts are appended to the script's own, so every span lies in one text. A 
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sys
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
     import ast
     from collections.abc import Iterator
 
-    from kbitlint.source.interpreter.relevance import Relevance
+    from kbitlint.source.interpreter.relevance import Relevance, Tree
 
 #: Number of files that one script brings along.
 MAX_FILES = 12
+#: Number of files that are kept for the next script of a folder.
+_KEPT = 32
 #: Number of folders above the script in which a module is searched.
 _MAX_UP = 3
 #: The folder of a project that is installed from a "src layout" (packaging.python.org); examples and tests import from it.
@@ -59,10 +62,11 @@ def brings_models(beside: Path, data: bytes) -> bool:
     """Return whether a script trains, and a file of the repository that it imports makes or prepares k-bit models."""
     if not any(mark in data for mark in _TRAINS):
         return False
+    searched: dict[int, list[Path]] = {}
     for dots, relative, member, absolute in _IMPORT.findall(data):
         name, level = (relative or absolute).decode("utf-8", "replace"), len(dots)
         if is_searched(name, level):
-            for place in places(beside, level):
+            for place in searched.get(level) or searched.setdefault(level, list(places(beside, level))):
                 base = place.joinpath(*filter(None, name.split(".")))
                 inner = base / f"{member.decode('utf-8', 'replace') or '__init__'}.py"
                 if any(map(_makes_models, (base.with_name(f"{base.name}.py"), base / "__init__.py", inner))):
@@ -70,9 +74,12 @@ def brings_models(beside: Path, data: bytes) -> bool:
     return False
 
 
+_is_worth_following = functools.lru_cache(_KEPT)(worth_following)
+
+
 def _makes_models(path: Path) -> bool:
     try:
-        return content.is_file(path) and worth_following(content.read(path, current().max_file_size))
+        return content.is_file(path) and _is_worth_following(content.read(path, current().max_file_size))
     except (OSError, ValueError):
         return False
 
@@ -94,6 +101,19 @@ def places(folder: Path, level: int) -> Iterator[Path]:
             yield place / _SOURCES
         if content.exists(place / ".git"):
             return
+
+
+@functools.lru_cache(_KEPT)
+def _concerning(data: bytes, most: int) -> tuple[Text, Tree] | None:
+    """Return the text of a file and its tree; None if nothing in it concerns models, or if it has more tokens.
+
+    Raises:
+        ValueError, SyntaxError, RecursionError, MemoryError: The file is no Python.
+    """
+    if not (_is_worth_following(data) or any(mark in data for mark in _MARKS)):
+        return None
+    raw = unified(data.decode("utf-8"))
+    return None if has_more_tokens(raw, most) else (Text(raw), tree_of(raw))
 
 
 @dataclass(eq=False, slots=True)
@@ -125,6 +145,7 @@ class ImportedFiles:
     files: list[ImportedFile] = field(default_factory=list)
     _known: dict[Path, ImportedFile | None] = field(default_factory=dict)
     _found: dict[tuple[str, int, str], ImportedFile | None] = field(default_factory=dict)
+    _places: dict[tuple[Path, int], list[Path]] = field(default_factory=dict)
 
     def find(self, name: str, level: int, here: ImportedFile | None) -> ImportedFile | None:
         """Return the file of a module; None if the repository has none that concerns models.
@@ -141,7 +162,8 @@ class ImportedFiles:
         return self._found[key]
 
     def _searched(self, name: str, level: int, folder: Path) -> ImportedFile | None:
-        for place in places(folder, level):
+        searched = self._places.get((folder, level)) or self._places.setdefault((folder, level), list(places(folder, level)))
+        for place in searched:
             base = place.joinpath(*filter(None, name.split(".")))
             for path in (base.with_name(f"{base.name}.py"), base / "__init__.py"):
                 if path not in self._known:
@@ -155,19 +177,18 @@ class ImportedFiles:
         if len(self.files) >= MAX_FILES:
             return None
         try:
-            data = content.read(path, limits.max_file_size)
-            raw = unified(data.decode("utf-8")) if worth_following(data) or any(mark in data for mark in _MARKS) else ""
-            if not raw or has_more_tokens(raw, limits.max_tokens // MAX_FILES):
+            known = _concerning(content.read(path, limits.max_file_size), limits.max_tokens // MAX_FILES)
+            if known is None:
                 return None
-            tree = tree_of(raw)
+            text, tree = known
             module, relevance = tree.module, tree.relevance
         except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):  # the file's own audit reports these
             return None
         name = os.path.normpath(Path(self.shown).parent / os.path.relpath(path, self.beside))
         found = ImportedFile(
-            path, Path(name).as_posix(), Text(raw, self.length + 1, self.lines), module, relevance, str(path.parent)
+            path, Path(name).as_posix(), text.at(self.length + 1, self.lines), module, relevance, str(path.parent)
         )
         self.files.append(found)
-        self.length += len(raw) + 1
-        self.lines += raw.count("\n") + 1
+        self.length += len(text.text) + 1
+        self.lines += text.text.count("\n") + 1
         return found

@@ -11,26 +11,23 @@ import functools
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.source import Action
-from kbitlint.facts.values import STORED, UNKNOWN, Span, Style, Symbol
+from kbitlint.facts.values import STORED, UNKNOWN, Span, Style
 from kbitlint.source.interpreter import unsloth
 from kbitlint.source.interpreter.arguments import with_stored_adapters
 from kbitlint.source.interpreter.base import Interpreter
 from kbitlint.source.interpreter.control_flow import PathEnd
-from kbitlint.source.interpreter.loaded_values import LOADERS, is_open_yaml, yaml_value
-from kbitlint.source.interpreter.names import canonical, known_text, numbered
+from kbitlint.source.interpreter.loaded_values import LOADERS, loaded_value
+from kbitlint.source.interpreter.names import canonical, numbered
 from kbitlint.source.interpreter.objects import (
     Constant,
     Entry,
-    Function,
     Object,
-    Parameters,
     Record,
     Sequence,
-    Submodule,
     TrackedModel,
 )
 from kbitlint.source.interpreter.optimizers import is_optimizer
-from kbitlint.source.interpreter.predicates import attribute_of, has_attribute
+from kbitlint.source.interpreter.rank_devices import may_choose_device
 from kbitlint.upstream.calls import FOREIGN, FUNCTIONS, RENAMED, RUNNERS, TRAINERS, TRAINING_ARGUMENTS, WRAPPERS
 from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
 from kbitlint.upstream.versions import row
@@ -48,6 +45,7 @@ class LibraryCalls(Interpreter):
 
     def _known(self, node: ast.Call, full: str) -> Object:
         name = canonical(full)
+        self.trail.placed = self.trail.placed or may_choose_device(name)
         library, _, last = name.partition(".")
         if last.endswith("from_pretrained"):
             return self._from_pretrained(node, name)
@@ -73,8 +71,8 @@ class LibraryCalls(Interpreter):
             self.trail.calls[arguments.span] = arguments.frozen(self.effort)
         if name in WRAPPERS:
             return self._wrap(arguments, WRAPPERS[name])
-        if name in LOADERS or is_open_yaml(name, arguments):
-            return arguments if name == "open" else yaml_value(arguments, self.trail.beside)
+        if name in LOADERS:
+            return loaded_value(name, arguments, self.trail.beside)
         return self._plain(name, last, arguments, self.text.span(node))
 
     def _ask_bits(self, node: ast.Call, made: Record) -> None:
@@ -87,10 +85,10 @@ class LibraryCalls(Interpreter):
             default = isinstance(given.value, Constant) and bool(given.value.flag) and isinstance(given.value.value, bool)
             if given.value is UNKNOWN or default:
                 one = isinstance(other, Constant) and other.value is True and not other.flag
-                given.value = Constant(not one and self.decide(keyword.value))
+                made.items[keyword.arg] = dataclasses.replace(given, value=Constant(not one and self.decide(keyword.value)))
 
     def _plain(self, name: str, last: str, arguments: Record, span: Span) -> Object:
-        made = self._builtin(name, arguments, span)
+        made = self.builtin(name, arguments, span)
         if made is None and name.startswith(("torch.", "datasets.Dataset.")):
             made = self.tensor_call(last, arguments)
         if made is not None:
@@ -132,17 +130,6 @@ class LibraryCalls(Interpreter):
                 value = dtype.value if isinstance(dtype, Constant) else UNKNOWN
                 net.state = dataclasses.replace(net.state, adapters=dataclasses.replace(adapters, dtype=value))
 
-    def _file(self, name: str, arguments: Record) -> Object:
-        """Return the value that ``torch.load`` reads if the path has written it with ``torch.save``."""
-        file = arguments.get("f" if "f" in arguments.items else "1" if name == "torch.save" else "0")
-        if not (isinstance(file, Constant) and isinstance(file.value, str)):
-            return UNKNOWN
-        written = arguments.get("obj" if "obj" in arguments.items else "0")
-        if name == "torch.load":
-            return self.trail.files.get(file.value, UNKNOWN)
-        self.trail.files[file.value] = written
-        return UNKNOWN
-
     def _unknown_function(self, arguments: Record, name: str) -> None:
         """Apply a function of another file: its name tells that it resizes embeddings, or else it may change each model."""
         net = next((given.value for given in arguments.items.values() if isinstance(given.value, TrackedModel)), None)
@@ -152,63 +139,6 @@ class LibraryCalls(Interpreter):
         call = arguments.frozen(self.effort)
         self.trail.calls[call.span] = call
         self.trail.step(Action.RESIZE, call, net, net.state, "tokens")
-
-    def _builtin(self, name: str, arguments: Record, span: Span) -> Object | None:
-        """Return the value of a builtin with known arguments, or of a command that runs a function of the file.
-
-        None if the function is another one, or if its value depends on unknown arguments.
-        """
-        first, second = ([given.value for given in arguments.items.values()] + [UNKNOWN, UNKNOWN])[:2]
-        match name, first:
-            case "list" | "tuple" | "iter" | "reversed" | "enumerate" | "dict", Parameters() | Submodule():
-                return first.listed() if isinstance(first, Parameters) and name in ("list", "tuple", "dict") else first
-            case "dict", _:
-                return UNKNOWN if numbered(arguments) else dataclasses.replace(arguments, callee="dict")
-            case "torch.save" | "torch.load", _:
-                return self._file(name, arguments)
-            case "vars" | "dataclasses.asdict", Record():
-                return Record(items=dict(first.items), complete=first.complete, span=span)
-            case "getattr" | "hasattr", _ if isinstance(second, Constant):
-                return self._asked(name, first, str(second.value))
-            case "filter", _ if isinstance(second, (Parameters, Submodule)):
-                return Parameters(second.net, filtered=True, once=True) if isinstance(second, Parameters) else second
-            case "fire.Fire" | "typer.run", Function():
-                return self.run(first, Record(span=span))
-            case _:
-                return None
-
-    def _asked(self, name: str, owner: Object, attribute: str) -> Object | None:
-        """Return the value of ``getattr`` or ``hasattr`` for an attribute with a known name.
-
-        None if the owner is neither a model nor, for ``getattr``, a symbol.
-        """
-        if name == "getattr" and isinstance(owner, Symbol):
-            return Symbol(f"{owner.name}.{attribute}")
-        if not isinstance(owner, TrackedModel):
-            return None
-        if name == "getattr":
-            return attribute_of(owner, attribute)
-        has = has_attribute(owner, attribute)
-        return UNKNOWN if has is None else Constant(has)
-
-    def special(self, name: str, arguments: Record) -> Object:
-        """Return a parser of command lines, an Accelerator, a copy of a model, a variable's default, or ``super()``'s value."""
-        if name == "copy.deepcopy":
-            (first, *_) = [*(given.value for given in arguments.items.values()), UNKNOWN]
-            return self.trail.net(first.state) if isinstance(first, TrackedModel) else UNKNOWN
-        if name.startswith("os."):
-            key, default = [*(known_text(given.value) for given in arguments.items.values()), None, None][:2]
-            return UNKNOWN if default is None else Constant(default, f"${key}")
-        if name == "super":
-            return self.scope.find("super()") or UNKNOWN
-        made = dataclasses.replace(arguments, callee=name)
-        if name == "accelerate.Accelerator":
-            call = made.frozen(self.effort)
-            self.trail.calls[call.span] = call
-            mixed = arguments.get("mixed_precision") if "mixed_precision" in arguments.items else UNKNOWN
-            said = mixed.value if isinstance(mixed, Constant) else UNKNOWN
-            self.trail.scaler = {"fp16": "float16", "bf16": "bfloat16"}.get(str(said), UNKNOWN if said is UNKNOWN else None)
-        return made
 
     def _function(self, node: ast.Call, api: Api) -> Object:
         made = self.arguments(node, api.name, api.parameters)

@@ -171,8 +171,8 @@ class Loops(Interpreter):
         """Return the dict that a comprehension over numbers, or over a dict, makes; every other one is UNKNOWN."""
         first = node.generators[0]
         over = self._dict_of(first.iter)
-        if over is not None and len(node.generators) == 1 and not first.ifs:
-            return self._mapped(node, over)
+        if over is not None and len(node.generators) == 1:
+            return self.filtered_dict(node, over) if first.ifs else self._mapped(node, over)
         rounds = self._numbers(first.iter)
         if rounds is None or len(node.generators) > 1 or first.ifs or not isinstance(first.target, ast.Name):
             return UNKNOWN

@@ -6,6 +6,7 @@ import ast
 import functools
 
 from kbitlint.source.interpreter.objects import Class, Constant, Function, Object, Record, TrackedModel
+from kbitlint.source.nodes import last_name
 from kbitlint.upstream.calls import FUNCTIONS, TRAINERS, TRAINING_ARGUMENTS
 from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
 
@@ -31,6 +32,28 @@ BUILTINS = frozenset(
         "reversed",
         "enumerate",
         "super",
+        "globals",
+    }
+)
+
+#: functions that make a dict of another one, of keywords, or of both
+DICTS = frozenset(
+    (
+        *("dict", "collections.OrderedDict", "types.MappingProxyType"),
+        *("easydict.EasyDict", "box.Box", "munch.Munch", "munch.munchify", "addict.Dict", "ml_collections.ConfigDict"),
+        *("omegaconf.OmegaConf.create", "omegaconf.OmegaConf.to_container", "omegaconf.DictConfig"),
+    )
+)
+#: functions that make a list of what they go through
+LISTS = frozenset(("list", "tuple", "set", "frozenset"))
+COPIES = frozenset(("copy.copy", "copy.deepcopy"))
+#: functions whose values are followed: those above, conversions, and those of several containers
+CONTAINERS = (
+    DICTS
+    | LISTS
+    | COPIES
+    | {
+        *("str", "int", "float", "zip", "dict.fromkeys", "collections.defaultdict", "collections.ChainMap"),
     }
 )
 
@@ -128,5 +151,4 @@ def makes_inference_tensors(node: ast.expr) -> bool:
 
 
 def _last_name(node: ast.expr) -> str:
-    name = node.func if isinstance(node, ast.Call) else node
-    return name.attr if isinstance(name, ast.Attribute) else name.id if isinstance(name, ast.Name) else ""
+    return last_name(node.func if isinstance(node, ast.Call) else node)

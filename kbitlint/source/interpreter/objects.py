@@ -9,7 +9,7 @@ import ast
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.facts.values import UNKNOWN, Argument, Call, Span, Style, Symbol, Unknown, Value
+from kbitlint.facts.values import FUNCTION, UNKNOWN, Argument, Call, Span, Style, Symbol, Unknown, Value
 from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
@@ -22,13 +22,12 @@ if TYPE_CHECKING:
     from kbitlint.source.interpreter.imported_files import ImportedFile
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A value with a name, and its place in the script."""
 
     value: Object
     span: Span
-    """The place of the value."""
     whole: Span
     """The place of the value with its name."""
 
@@ -50,7 +49,7 @@ class Record:
     from_command_line: bool = False
     """Whether options of the command line set the values."""
     switches: frozenset[str] = frozenset()
-    """The names whose values are True or False: options of a command line without a value of their own."""
+    """The options of a command line without a value of their own, which are True or False."""
 
     def get(self, name: str) -> Object:
         """Return the value with this name; UNKNOWN if there is none."""
@@ -73,18 +72,18 @@ class Record:
 
 @dataclass(slots=True, eq=False)
 class TrackedModel:
-    """A model; all names and wrappers of it refer to this one object. ``in_optimizer``: an optimizer holds its parameters."""
+    """A model; all names and wrappers of it refer to this one object."""
 
     number: int
     state: ModelState
     outputs: int = 0
     """The number of the script's forward passes that track gradients."""
     in_optimizer: bool = False
+    """Whether an optimizer holds its parameters."""
     handed: frozenset[bool] = frozenset()
-    """Whether adapters were attached at each time that the script took the model's parameters. Empty if it never took them."""
+    """Whether adapters were attached at each time that the script took the model's parameters."""
     optimizer: Call | None = None
-    """The call that created an optimizer of the model before adapters were attached. None if there is no such call, or if a
-    later optimizer includes adapters."""
+    """The call that created an optimizer before adapters were attached; None too if a later optimizer includes them."""
 
     def hand_out(self) -> None:
         """Record that the script takes the model's parameters in its present state."""
@@ -101,7 +100,6 @@ class Parameters:
     once: bool = False
     """Whether it is an iterator, which gives its items once."""
     used: bool = False
-    """Whether such an iterator has given its items."""
 
     def listed(self) -> Parameters:
         """Return a list of the items, which the iterator gives."""
@@ -118,7 +116,7 @@ class Weights:
 
 @dataclass(slots=True, eq=False)
 class Submodule:
-    """An unknown module or parameter of a model."""
+    """A module or parameter of a model."""
 
     net: TrackedModel
 
@@ -141,7 +139,6 @@ class Output:
     origin: Origin | None = None
     """Why no gradient flows through it; None if one does."""
     batch: Batch | None = None
-    """What is known of the data; None if nothing is."""
     passed: Call | None = None
     """The backward pass that has freed its graph; None if there is none, or if none is to be freed."""
 
@@ -166,16 +163,16 @@ class Class:
     base: str = ""
     """The full name of the library class that it extends, directly or through classes of the file; empty if there is none."""
     extends: Class | None = None
-    """The class of the file that it extends directly; None if there is none."""
+    """The first class of the file that it extends directly; None if there is none."""
+    inherited: tuple[Class, ...] = ()
+    """The classes of the file that it extends, if several directly, in the order in which Python looks for a method."""
     found: dict[str, tuple[Class, ast.FunctionDef | ast.AsyncFunctionDef] | None] = field(default_factory=dict)
-    """A cache of method lookups: the defining class and the method, by name. None if no class of the file defines the name."""
+    """A cache of method lookups: the defining class and the method; None if no class of the file defines the name."""
     looked: bool = False
-    """Whether ``found`` holds the methods that the class itself defines."""
 
     def method(self, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
         """Return a method by name, the class's own or an inherited one of the file; None if there is none."""
-        found = self.holder(name)
-        return None if found is None else found[1]
+        return found[1] if (found := self.holder(name)) is not None else None
 
     def holder(self, name: str) -> tuple[Class, ast.FunctionDef | ast.AsyncFunctionDef] | None:
         """Return the class that defines a method, and the method; None if no class of the file does."""
@@ -199,6 +196,9 @@ class Class:
         cls: Class | None = self
         while cls is not None:
             yield cls
+            if cls.inherited:
+                yield from cls.inherited
+                return
             cls = cls.extends
 
 
@@ -254,7 +254,7 @@ class Constant:
 
     value: bool | int | float | str | None
     flag: str = field(default="", compare=False)
-    """The option of the command line whose default this is: a run without the option has the value. Empty if there is none."""
+    """The option of the command line whose default this is; empty if there is none."""
 
 
 Object = (
@@ -279,17 +279,15 @@ _CHEAP = 4  # values that take as long to copy or read as one step
 
 
 def frozen(value: Object, effort: Effort, depth: int = 0) -> Value:
-    """Return a value as facts.
-
-    Models, functions and values nested deeper than ``_DEEPEST`` become UNKNOWN.
+    """Return a value as facts. Models and values nested deeper than ``_DEEPEST`` become UNKNOWN.
 
     Raises:
         TooLong: The value takes more steps than ``effort`` has left.
     """
     if isinstance(value, Constant):
         return value.value
-    if isinstance(value, Symbol):
-        return value
+    if isinstance(value, (Symbol, Function)):
+        return value if isinstance(value, Symbol) else FUNCTION
     if depth < _DEEPEST:
         if isinstance(value, Record):
             return value.frozen(effort, depth)

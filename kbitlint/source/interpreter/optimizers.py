@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
+from kbitlint import lazy_patterns as re
 from kbitlint.source.interpreter.objects import Object, Parameters, Record, Sequence, TrackedModel
 
 if TYPE_CHECKING:

@@ -90,6 +90,9 @@ class PathState:
     scaler: Value = None
     """The dtype of an Accelerator's or a GradScaler's mixed precision. None if there is none, UNKNOWN if it is unknown."""
 
+    placed: bool = False
+    """Whether a call so far may have chosen the device of the process."""
+
     def path(self, *, whole: bool = True) -> ExecutionPath:
         """Return the facts of the path.
 
@@ -153,7 +156,7 @@ class PathState:
         dtype = UNKNOWN if given == "auto" else given
         state = ModelState(call, method, bits, config, dtype, training_mode=quantized is not None, named=named_of(stored))
         unconverted = has_linears_of_its_own(call.value("pretrained_model_name_or_path"), state.named, self.versions)
-        state = dataclasses.replace(state, inferred=self.inferred > 0, unconverted=unconverted)
+        state = dataclasses.replace(state, inferred=self.inferred > 0, unconverted=unconverted, placed=self.placed)
         net = self.net(with_stored_adapters(call, state, self.beside))
         detail = refused_by_name(call, method, stored) if own is None else method
         self.steps.append(Step(Action.LOAD, call, state, net.number, detail))
@@ -215,6 +218,7 @@ class PathState:
         cast = state.method == "bitsandbytes" or state.method not in PREPARED_METHODS
         dtype = "float32" if cast and state.method is not UNKNOWN else state.dtype
         after = dataclasses.replace(state, base_frozen=True, adapters=adapters, prepared=call, dtype=dtype)
+        after = dataclasses.replace(after, widened=None, recast=False) if dtype == "float32" else after
         known = state.method in PREPARED_METHODS or state.method is UNKNOWN or state.unpacked is not None
         if api.checkpoints is not None and known:
             after = self.enable_checkpointing(call, api.checkpoints, after)

@@ -13,9 +13,12 @@ from kbitlint.facts.values import UNKNOWN, Argument, Call, Span
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.limits import current
 from kbitlint.source.interpreter.assignments import Assignments
+from kbitlint.source.interpreter.builtin_calls import BuiltinCalls
 from kbitlint.source.interpreter.calls import Calls
+from kbitlint.source.interpreter.cast_parts import CastParts
 from kbitlint.source.interpreter.command_line import CommandLine
 from kbitlint.source.interpreter.conditions import Conditions
+from kbitlint.source.interpreter.containers import Containers
 from kbitlint.source.interpreter.effort import Effort, TooLong
 from kbitlint.source.interpreter.expressions import Expressions
 from kbitlint.source.interpreter.functions import Functions
@@ -61,8 +64,11 @@ class ScriptInterpreter(
     CommandLine,
     Calls,
     LibraryCalls,
+    BuiltinCalls,
+    Containers,
     ModelCalls,
     NamedParts,
+    CastParts,
     Gradients,
     Tensors,
     Trainers,
@@ -78,8 +84,8 @@ class Way:
 
     answers: dict[str, bool]
     """The answers with which it starts, the one that is its own last."""
-    stage: int = -1
-    """The stage of the file in which it gives its own answer; -1 for the first path."""
+    asking: frozenset[int] | None = None
+    """The stages of the file in which its parent has asked something; None for the first path."""
     later: tuple[tuple[str, bool], ...] = ()
     """The questions that its parent answered afterwards, with these answers."""
     last: bool = False
@@ -152,7 +158,7 @@ class PathSearch:
         if not any(answers.get(key, answer) is not answer for key, answer in way.later):
             return way
         self._queue.append(dataclasses.replace(way, last=True))
-        return Way(answers, way.stage)
+        return Way(answers, way.asking)
 
     def branch(self, interpreter: ScriptInterpreter, way: Way) -> None:
         """Queue the opposite answers to the questions of a path that it has answered itself.
@@ -163,6 +169,7 @@ class PathSearch:
         """
         prefix: dict[str, bool] = {}
         answers = [(key, interpreter.decisions[key]) for key in interpreter.asked]
+        asking = frozenset(interpreter.asked.values())
         self._single.update(answers)
         self._uncounted.append(answers)
         if way.later and not any(key in interpreter.asked for key, _ in way.later):
@@ -170,7 +177,7 @@ class PathSearch:
         for number, (key, answer) in enumerate(answers):
             if key not in interpreter.given and len(self._queue) < _SEEN:
                 later = tuple(answers[number + 1 :])
-                self._queue.append(Way({**prefix, key: not answer}, interpreter.asked[key], later))
+                self._queue.append(Way({**prefix, key: not answer}, asking, later))
             prefix[key] = answer
 
 
@@ -212,7 +219,7 @@ class ExecutionPaths:
             share = min(most // _SHARE + 1, left)
             new = PathState(versions, beside=beside, launch=launch, effort=Effort(share))
             interpreter = ScriptInterpreter(source, new, relevance, way.answers, files)
-            whole, recording = True, Recording(snapshots, share, way.stage, snapshots.resume(interpreter))
+            whole, recording = True, Recording(snapshots, share, way.asking, snapshots.resume(interpreter))
             try:
                 interpreter.follow(stages, recording)
             except TooLong:

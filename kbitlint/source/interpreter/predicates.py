@@ -27,6 +27,8 @@ _ALWAYS = (
     "save_pretrained",
     "generate",
 )
+#: characters of the longest text that is followed
+_LONGEST = 4096
 #: Attributes of a model that are not its modules.
 _NO_PART = ("config", "generation_config", "device", "dtype", "hf_device_map", "name_or_path", "training", "peft_type")
 
@@ -123,3 +125,27 @@ def held_by(owner: Record) -> list[TrackedModel]:
                 seen.add(id(given.value))
                 todo.append(given.value)
     return found
+
+
+def text_value(owner: Constant, name: str, arguments: Record) -> Object | None:
+    """Return what a method of a text returns; None if the method is not known, or its arguments are not."""
+    given = [one.value for one in arguments.items.values()]
+    values = [one.value for one in given if isinstance(one, Constant)]
+    text = str(owner.value)
+    if name == "join" and len(given) == 1 and isinstance(given[0], Sequence):
+        parts = [part.value for part in given[0].values if isinstance(part, Constant) and isinstance(part.value, str)]
+        return _text(text.join(parts), owner) if len(parts) == len(given[0].values) else None
+    if len(values) != len(given) or not all(isinstance(value, str) for value in values):
+        return None
+    words = list(map(str, values))
+    if name in ("upper", "strip", "lstrip", "rstrip", "title", "capitalize") and len(words) <= 1:
+        return _text(getattr(text, name)(*(words if name.endswith("strip") else ())), owner)
+    if name == "replace" and len(words) == 2:
+        return _text(text.replace(words[0], words[1]), owner)
+    if name == "split" and len(words) <= 1 and "" not in words and len(text) <= _LONGEST:
+        return Sequence([Constant(part, owner.flag) for part in text.split(words[0] if words else None)])
+    return None
+
+
+def _text(text: str, owner: Constant) -> Object | None:
+    return Constant(text, owner.flag) if len(text) <= _LONGEST else None

@@ -17,7 +17,7 @@ from kbitlint.upstream.inert import INERT
 from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
 #: Last parts of the names of functions and attributes that change a model.
 SEEDS = frozenset(
@@ -62,6 +62,11 @@ def worth_following(content: bytes) -> bool:
     return any(mark in content for mark in MARKS)
 
 
+#: Methods that fill a dict, and those that fill a list. What a list holds after a loop is not known.
+_FILLS = frozenset({"update", "setdefault"})
+_GROWS = frozenset({"append", "extend", "insert"})
+_LOOPS = (ast.For, ast.AsyncFor, ast.While)
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 #: Syntax nodes that can matter themselves. Other nodes matter only through their parts.
 _WEIGHED = (ast.Call, ast.Return, ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Import, ast.ImportFrom)
 
@@ -69,7 +74,7 @@ _WEIGHED = (ast.Call, ast.Return, ast.Assign, ast.AnnAssign, ast.AugAssign, ast.
 class _Names:
     """The names from which each name of a file is computed, and the functions that call each function."""
 
-    def __init__(self, module: ast.Module) -> None:
+    def __init__(self) -> None:
         self._functions: dict[str, int] = {}
         """The id of the last function or class with each name."""
         self._callers: dict[str | int, list[int]] = {}
@@ -80,16 +85,25 @@ class _Names:
         """The names that each name is computed from, one list for each assignment."""
         self._names: set[str] = set()
         """The names inside calls of seeds."""
-        for node, function, inside in _walk(module):
-            self._collect(node, function, inside=inside)
 
-    def _collect(self, node: ast.AST, function: int, *, inside: bool) -> None:
-        if inside and isinstance(node, ast.Name):
-            self._names.add(node.id)
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+    def add(self, node: ast.AST, function: int, *, inside: bool, looped: bool) -> None:
+        """Add a node of the file.
+
+        Args:
+            node: The node.
+            function: The id of the function or class around it.
+            inside: Whether it is part of a seed's call.
+            looped: Whether a loop is around it.
+        """
+        if isinstance(node, ast.Name):
+            if inside:
+                self._names.add(node.id)
+        elif isinstance(node, _DEFINITIONS):
             self._functions[node.name] = id(node)
             self._callers.setdefault(id(node), []).append(function)
         elif isinstance(node, ast.Call):
+            if filled := _filled(node, looped=looped):
+                self._flows.setdefault(filled, []).append([name for given in _given(node) for name in _loads(given)])
             if _called(node) in SEEDS:
                 self._relevant.append(function)
             else:
@@ -123,21 +137,6 @@ class _Names:
         return {name for name, function in self._functions.items() if function in found}
 
 
-def _walk(module: ast.Module) -> Iterator[tuple[ast.AST, int, bool]]:
-    """Yield each node of the tree breadth first.
-
-    Each item is (node, id of the function or class around it, whether it is part of a seed's call).
-    """
-    todo: deque[tuple[ast.AST, int, bool]] = deque([(module, 0, False)])
-    while todo:
-        node, function, inside = todo.popleft()
-        inside = inside or (isinstance(node, ast.Call) and _called(node) in SEEDS)
-        yield node, function, inside
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            function = id(node)
-        todo += [(child, function, inside) for child in children(node)]
-
-
 def _climb(statement: int, parents: Mapping[int, int], found: set[int]) -> None:
     """Add a statement and the statements around it, up to the first that is already in the set."""
     while statement and statement not in found:
@@ -149,28 +148,38 @@ class Relevance:
     """The statements of a file that matter for a model, found once, in time linear in the nodes of the file."""
 
     def __init__(self, module: ast.Module) -> None:
-        names = _Names(module)
+        names = _Names()
+        parents: dict[int, int] = {}
+        weighed: list[tuple[ast.AST, int, bool]] = []
+        todo: deque[tuple[ast.AST, int, int, bool, bool]] = deque([(module, 0, 0, False, False)])
+        while todo:
+            node, statement, function, inside, looped = todo.popleft()
+            inside = inside or (isinstance(node, ast.Call) and _called(node) in SEEDS)
+            names.add(node, function, inside=inside, looped=looped)
+            if isinstance(node, ast.stmt):
+                parents[id(node)] = statement
+                statement = id(node)
+                function = statement if isinstance(node, _DEFINITIONS) else function
+            if isinstance(node, _WEIGHED):
+                weighed.append((node, statement, looped))
+            looped = looped or isinstance(node, _LOOPS)
+            todo += [(child, statement, function, inside, looped) for child in children(node)]
         self._names = names.close()
         self._calling = names.calling()
         self._mattering: set[int] = set()
         """The ids of the statements that contain a relevant node."""
         self._with_calls: set[int] = set()
         """The ids of the statements that contain a relevant call."""
-        self._mark(module)
+        self._mark(weighed, parents)
 
-    def _mark(self, module: ast.Module) -> None:
-        parents: dict[int, int] = {}
-        todo: list[tuple[ast.AST, int]] = [(module, 0)]
-        while todo:
-            node, statement = todo.pop()
-            if isinstance(node, ast.stmt):
-                parents[id(node)] = statement
-                statement = id(node)
-            if isinstance(node, _WEIGHED) and self._node_matters(node):
+    def _mark(self, weighed: Iterable[tuple[ast.AST, int, bool]], parents: Mapping[int, int]) -> None:
+        for node, statement, looped in weighed:
+            if self._node_matters(node):
                 _climb(statement, parents, self._mattering)
                 if isinstance(node, ast.Call):
                     _climb(statement, parents, self._with_calls)
-            todo += [(child, statement) for child in children(node)]
+            elif isinstance(node, ast.Call) and _filled(node, looped=looped) in self._names:
+                _climb(statement, parents, self._mattering)
 
     def matters(self, statements: list[ast.stmt]) -> bool:
         """Return whether a model's state can depend on following these statements."""
@@ -184,7 +193,7 @@ class Relevance:
         if isinstance(node, ast.Call):
             return _called(node) in SEEDS or _called(node) in self._calling
         if isinstance(node, ast.Return):
-            return node.value is not None and bool(_loads(node.value) & self._names)
+            return node.value is not None and not _loads(node.value).isdisjoint(self._names)
         if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             if any(isinstance(target, ast.Attribute) and target.attr in SEEDS for target in targets):
@@ -231,6 +240,18 @@ def _called(node: ast.Call) -> str:
     if isinstance(node.func, ast.Attribute):
         return node.func.attr
     return node.func.id if isinstance(node.func, ast.Name) else ""
+
+
+def _filled(node: ast.Call, *, looped: bool = False) -> str:
+    """Return the name of the dict or list that a call of its method changes; empty if it changes none."""
+    func = node.func
+    if not isinstance(func, ast.Attribute) or (func.attr not in _FILLS and (looped or func.attr not in _GROWS)):
+        return ""
+    return next(iter(_roots(func.value)), "")
+
+
+def _given(node: ast.Call) -> list[ast.expr]:
+    return [*node.args, *(keyword.value for keyword in node.keywords)]
 
 
 def _loads(node: ast.AST) -> set[str]:

@@ -40,10 +40,10 @@ _WORTH = 1_000
 _MOST = 50_000
 #: Types that a path changes. All others in its state are frozen and shared, as syntax trees are.
 _CHANGING = frozenset(
-    {Class, Entry, Function, Output, Parameters, PathState, Record, Scope, Sequence, Submodule, Tensor, TrackedModel, Trainer}
+    {Class, Function, Output, Parameters, PathState, Record, Scope, Sequence, Submodule, Tensor, TrackedModel, Trainer}
 )
 #: Types whose values are copied, or may hold such.
-_COPIED = _CHANGING | {dict, list, set, tuple}
+_COPIED = _CHANGING | {Entry, dict, list, set, tuple}
 _SLOTS = {kind: tuple(item.name for item in dataclasses.fields(kind)) for kind in _CHANGING}
 #: The attributes of an interpreter that hold the state of its path. Between two stages, the others have their first values.
 _STATE = ("modules", "trail", "asked", "equal", "moved", "module", "scope", "used", "units", "stage", "instance")
@@ -91,6 +91,8 @@ class _Copier:
                 if len(self.copies) > _MOST:
                     raise _TooLargeError
             return made
+        if kind is Entry:
+            return Entry(self._copy(value.value), value.span, value.whole) if type(value.value) in _COPIED else value
         if kind is set:
             return set(value)
         return tuple(map(self._copy, value)) if kind is tuple and value else value
@@ -162,8 +164,8 @@ class Recording:
     snapshots: Snapshots
     share: int
     """The steps that the path may take."""
-    wanted: int
-    """The stage in which the path gives its own first answer; -1 for the first path."""
+    asking: frozenset[int] | None
+    """The stages in which the path that this one differs from has asked something; None for the first path."""
     last: int
     """The steps up to the last snapshot, or to the one that the path started from."""
 
@@ -171,7 +173,6 @@ class Recording:
         """Take a snapshot before a stage if another path is likely to start there, and far from the last one."""
         spent = self.share - interpreter.effort.left
         far = spent - self.last
-        if (far >= _WORTH or (interpreter.stage == self.wanted and far > _WORTH // 4)) and self.snapshots.take(
-            interpreter, spent
-        ):
+        likely = far >= _WORTH if self.asking is None else far > _WORTH // 4 and interpreter.stage in self.asking
+        if likely and self.snapshots.take(interpreter, spent):
             self.last = spent

@@ -150,7 +150,9 @@ class Statements(Interpreter):
         What the branch assigns becomes UNKNOWN. The models that it passes to other functions become uncertain.
         """
         for statement in statements:
-            size, effects = _effects(statement)
+            size, effects, returns = _effects(statement)
+            if returns:
+                self.scope.names["return"] = UNKNOWN  # no name of a script: see Functions
             paid = 0
             for number, inner in effects:
                 due = number // _CHEAP + 1
@@ -166,6 +168,9 @@ class Statements(Interpreter):
         off = self.trail.gradients_off
         for item in node.items:
             value = self.value(item.context_expr)
+            enter = self.member(value.of, "__enter__", value) if isinstance(value, Record) and value.of is not None else UNKNOWN
+            if isinstance(enter, Function):
+                value = self.run(enter, Record("__enter__"))
             if item.optional_vars is not None:
                 self.bind(item.optional_vars, value)
         tracked = not any(lets_no_gradient_through(item.context_expr) for item in node.items)
@@ -246,14 +251,18 @@ class Statements(Interpreter):
 
 
 @functools.lru_cache(maxsize=1_024)
-def _effects(statement: ast.stmt) -> tuple[int, tuple[tuple[int, ast.Call | _Target], ...]]:
-    """Return the number of nodes of a statement, and its calls and the targets that it binds, each with its number."""
-    size, found = 0, []
+def _effects(statement: ast.stmt) -> tuple[int, tuple[tuple[int, ast.Call | _Target], ...], bool]:
+    """Return the size of a statement, its calls and the targets that it binds, and whether it may leave its function.
+
+    The size is the number of its nodes, and each call and target has its number.
+    """
+    size, found, returns = 0, [], False
     for inner in walk(statement):
+        returns = returns or isinstance(inner, ast.Return)
         if isinstance(inner, ast.Call) or (isinstance(inner, _Target) and isinstance(inner.ctx, ast.Store)):
             found.append((size, inner))
         size += 1
-    return size, tuple(found)
+    return size, tuple(found), returns
 
 
 def _is_main(test: ast.expr) -> bool:

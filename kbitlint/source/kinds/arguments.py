@@ -6,9 +6,11 @@ import ast
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.object_faults import ObjectFault
+from kbitlint.source.kinds.partners import partner_faults
 from kbitlint.upstream.objects.lookup import parameters, refused_argument, required
-from kbitlint.upstream.objects.takes import refuses
+from kbitlint.upstream.objects.takes import refuses, refuses_arguments
 from kbitlint.upstream.signatures.lookup import base_of, names_of
+from kbitlint.upstream.versions import number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,8 +41,10 @@ class ArgumentFaults:
         self.faults: list[ObjectFault] = []
         self.guarded = 0
         self.stored: set[str] = set()
+        self.ranked = False
         self._pure: dict[int, tuple[str, str]] = {}
         self._unentered: dict[int, str] = {}
+        self._lost: dict[int, str] = {}
 
     def report(  # noqa: PLR0913  # one fact, whose parts are named
         self,
@@ -92,8 +96,20 @@ class ArgumentFaults:
             if kind.name == "None" and kind.source and name in _NEEDED:
                 self.report("none", kind.source, ast.unparse(value), value, at=kind.line)
             why = refuses(callee, name, kind.name, kind.source)
-            if why:
+            since = ""
+            if name == "args" and not why:
+                why = refuses_arguments(callee, kind.name, self.versions)
+                since = "trl 0.13" if callee.startswith("trl.") and kind.name.startswith("transformers.") else ""
+            if why and not (kind.name == "list" and self._takes_lists()):
+                self.report("class", callee.partition(".")[2], name, value, detail=why, version=since)
+        if callee.startswith("trl.") and callee.endswith("Trainer"):
+            for name, value, why in partner_faults(callee, {one: (kind, value) for one, kind, value in given}, self.text):
                 self.report("class", callee.partition(".")[2], name, value, detail=why)
+
+    def _takes_lists(self) -> bool:
+        """Return whether TRL's trainers take a list of rows: before 1.10, and where unsloth replaces their code."""
+        have = number(self.versions.get("trl", ""))
+        return "unsloth" in self.text or (bool(have) and have < (1, 10))
 
     def tensor(self, node: ast.Call, places: list[Kind | None], what: str) -> None:
         """Note a first argument that is no tensor, in a call of a model or of ``generate``."""
@@ -125,6 +141,10 @@ def _order(callee: str) -> list[str]:
     """Return the parameters of a callee in their order."""
     if callee.endswith(".from_pretrained"):
         return ["model", "model_id"]
+    if callee.startswith("bitsandbytes.optim."):
+        return ["params"]
+    if callee.startswith("unsloth."):
+        return ["model"]
     return [*(parameters(callee) or names_of(callee, {}))] if not base_of(callee) else []
 
 

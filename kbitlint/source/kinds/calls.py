@@ -18,8 +18,11 @@ from kbitlint.upstream.objects.returns import (
     FUNCTIONS,
     METHODS,
     MODEL,
+    OPTIMIZER,
     PEFT_MODEL,
     PURE,
+    RANKED,
+    SCHEDULER,
     SELF,
     SPLITS,
     STREAM,
@@ -31,6 +34,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _MODELS = (MODEL, PEFT_MODEL)
+#: methods that do their work when they are called, whatever has them
+CALLED_ALWAYS = frozenset(
+    ("backward", "zero_grad", "gradient_checkpointing_enable", "enable_input_require_grads", "save_pretrained", "save_model")
+)
+#: further ones, of these objects
+CALLED_BY_OWNERS = frozenset(
+    ("train", "eval", "step", "push_to_hub", "merge_and_unload", "merge_adapter", "evaluate", "requires_grad_")
+)
+_CALLED_OWNERS = (*_MODELS, OPTIMIZER, SCHEDULER)
 
 Named = "Mapping[str | None, Kind | None]"
 
@@ -66,7 +78,8 @@ class CallFaults(ArgumentFaults):
         if name == "datasets.load_dataset":
             return _data(node)
         if name in CONFIGS:
-            return Kind(name, source=name, line=node.lineno)
+            end = named.get("eos_token") if name in ("trl.SFTConfig", "trl.RewardConfig") else None
+            return Kind(name, source=name, line=node.lineno, text=end.text if end is not None else "")
         found = FUNCTIONS.get(name, "")
         if name == "peft.get_peft_model" and "mixed" in named:
             return None
@@ -94,6 +107,8 @@ class CallFaults(ArgumentFaults):
     def _loaded(self, name: str, node: ast.Call, places: list[Kind | None]) -> Kind | None:
         """Return the kind that ``from_pretrained`` of a class loads; None if code beside the library may decide it."""
         library, _, cls = name.rpartition(".")[0].partition(".")
+        if library == "unsloth" and cls.startswith("Fast") and "." not in cls:
+            return Kind("tuple", (None, None), source=f"{cls}.from_pretrained", line=node.lineno)
         if any(one.arg in (None, "trust_remote_code", "output_loading_info") for one in node.keywords):
             return None
         text, source = (places[0].text if places and places[0] is not None else ""), f"{cls}.from_pretrained"
@@ -119,14 +134,26 @@ class CallFaults(ArgumentFaults):
             self._unentered[id(node)] = short
         if owner.name in _MODELS and method == "generate":
             self._generation(node, places, named)
-        if owner.name == "accelerate.Accelerator" and method == "prepare":
-            several = len(places) > 1 and not any(isinstance(one, ast.Starred) for one in node.args)
-            return Kind("tuple", tuple(places), source="Accelerator.prepare", line=node.lineno) if several else None
+        if method == "add_adapter" and owner.name in _MODELS and places and not isinstance(node.args[0], ast.Starred):
+            self._added(owner, places[0], node)
+        if owner.name == "accelerate.Accelerator" and method in ("prepare", "unwrap_model"):
+            return self._prepared(method, node, places)
         if owner.name == TOKENIZER and method == "apply_chat_template":
             return chat_text(owner, node)
         if method in PURE.get(owner.name, ()):
             self._pure[id(node)] = owner.name, method
         return self._result(owner, method, node, places, named)
+
+    def _prepared(self, method: str, node: ast.Call, places: list[Kind | None]) -> Kind | None:
+        """Return what an Accelerator prepares; a model of several ranks is wrapped in DDP until it is unwrapped."""
+        if method == "unwrap_model":
+            first = places[0] if places else None
+            return None if first is not None and first.name in RANKED else first
+        self._lost[id(node)] = ", ".join(ast.unparse(one) for one in node.args)
+        several = len(places) > 1 and not any(isinstance(one, ast.Starred) for one in node.args)
+        if self.ranked:
+            places = [Kind(RANKED[0]) if one is not None and one.name in _MODELS else one for one in places]
+        return Kind("tuple", tuple(places), source="Accelerator.prepare", line=node.lineno) if several else None
 
     def _result(
         self, owner: Kind, method: str, node: ast.Call, places: list[Kind | None], named: Mapping[str | None, Kind | None]
@@ -186,8 +213,27 @@ class CallFaults(ArgumentFaults):
         found = self._pure.get(id(node))
         if found is not None:
             self.report("dropped", found[0], found[1], node)
+        if len(node.args) > 1 and id(node) in self._lost:
+            self.report("lost", "Accelerator.prepare", "prepare", node, meant=self._lost[id(node)])
         if id(node) in self._unentered:
             self.report("unentered", self._unentered[id(node)], ast.unparse(node.func), node)
+
+    def _added(self, owner: Kind, first: Kind | None, node: ast.Call) -> None:
+        """Note the arguments of ``add_adapter`` in the order of the other library: only PEFT takes the name first."""
+        named = owner.name == PEFT_MODEL
+        if first is None or first.name != ("peft.LoraConfig" if named else "str"):
+            return
+        what = (
+            "an object of LoraConfig, and must be the adapter's name" if named else "a text, and must be the adapter's config"
+        )
+        self.report("class", "add_adapter", ast.unparse(node.args[0]), node, detail=f"is {what}: its order is the other one")
+
+    def uncalled(self, node: ast.Attribute, kind: Kind | None) -> None:
+        """Note a statement that names a method and does not call it."""
+        owner = kind.owner.name if kind is not None and kind.name == "method" and kind.owner is not None else ""
+        known = owner in _CALLED_OWNERS or owner.endswith("Trainer")
+        if node.attr in CALLED_ALWAYS or (known and node.attr in CALLED_BY_OWNERS):
+            self.report("uncalled", owner, node.attr, node, detail=ast.unparse(node))
 
     def ordered(self, target: ast.Tuple | ast.List, value: ast.expr) -> None:
         """Note names that get the results of ``prepare`` in another order than it was given them."""

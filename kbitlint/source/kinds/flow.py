@@ -39,10 +39,12 @@ class Flow(Expressions):
     Args:
         versions: The versions of the libraries.
         text: The text of the script.
+        ranked: Whether several processes run it, so that an Accelerator wraps its models in DDP.
     """
 
-    def __init__(self, versions: Mapping[str, str], text: str) -> None:
+    def __init__(self, versions: Mapping[str, str], text: str, *, ranked: bool = False) -> None:
         super().__init__(versions, text)
+        self.ranked = ranked
         self.shared: set[str] = set()
         self._times: dict[int, int] = {}
         self._read: dict[int, Inside] = {}
@@ -127,7 +129,9 @@ class Flow(Expressions):
         return False
 
     def _expression(self, node: ast.Expr) -> bool:
-        self.kind(node.value)
+        kind = self.kind(node.value)
+        if isinstance(node.value, ast.Attribute):
+            self.uncalled(node.value, kind)
         if isinstance(node.value, ast.Call):
             self.drop(node.value)
             name = self.full_name(node.value.func)

@@ -21,6 +21,12 @@ CHAT_TEXT = "apply_chat_template"
 _GROWN = 0.2
 #: chat templates that write the first token of a sequence, which their tokenizers add, too
 _STARTED = ("Llama 3", "Gemma", "Mistral")
+#: the last token of a turn in each chat template, which the tokenizers of other families lack
+_ENDS = {"ChatML": "<|im_end|>", "Llama 3": "<|eot_id|>", "Gemma": "<end_of_turn>", "Phi 3": "<|end|>"}
+#: organisations whose tokenizers are the families' own
+_ORIGINALS = ("meta-llama/", "Qwen/", "google/", "mistralai/", "microsoft/")
+#: words of code that adds tokens
+_ADDERS = ("add_tokens", "add_special_tokens", "chat_format", "clone_chat_template", "chat_template_path", "unsloth")
 _ONE_ROW = re.compile(r"per_device_train_batch_size\s*=\s*1\b|packing\s*=\s*True|batch_size\s*=\s*1\b")
 _PADS = ("True", "'longest'", "'max_length'", '"longest"', '"max_length"')
 
@@ -70,15 +76,9 @@ def chat_text(kind: Kind, node: ast.Call) -> Kind | None:
     whole = next((one.value for one in node.keywords if one.arg == "tokenize"), None)
     if not isinstance(whole, ast.Constant) or whole.value is not False:
         return None
-    starts = bool(kind.text) and not kind.marked("template") and starts_twice(kind.text)
-    return Kind("str", source=CHAT_TEXT if starts else "")
-
-
-def starts_twice(checkpoint: str) -> bool:
-    """Return whether the chat template and the tokenizer of a checkpoint both put a first token before a text."""
-    known = facts_of(checkpoint)
-    starts = known.family is not None and tokens_of(known).bos is not None
-    return starts and template_of_name(checkpoint) in _STARTED
+    known = facts_of(kind.text) if kind.text and not kind.marked("template") else None
+    starts = known is not None and known.family is not None and tokens_of(known).bos is not None
+    return Kind("str", source=CHAT_TEXT if starts and template_of_name(kind.text) in _STARTED else "")
 
 
 def asked(kind: Kind, method: str, node: ast.Call) -> tuple[str, int] | None:
@@ -105,6 +105,7 @@ def mismatches(kinds: Iterable[Kind | None], text: str) -> Iterator[tuple[str, i
         text: The text of the script.
     """
     found = [one for one in kinds if one is not None]
+    yield from _foreign_end(found, text)
     model = next((one for one in found if one.name in (MODEL, PEFT_MODEL) and one.text), None)
     tokenizers = [one for one in found if one.name == TOKENIZER] + [one.owner for one in found if one.owner is not None]
     if model is None or "resize_token_embeddings" in text or "get_input_embeddings" in text:
@@ -124,3 +125,15 @@ def mismatches(kinds: Iterable[Kind | None], text: str) -> Iterator[tuple[str, i
         if line and full and _ONE_ROW.search(text) is None:
             yield "beyond", line, f"{known.vocabulary}"
             return
+
+
+def _foreign_end(found: list[Kind], text: str) -> Iterator[tuple[str, int, str]]:
+    """Yield an ``eos_token`` of the arguments that is a mark of another family than that of the tokenizer or the model."""
+    args = next((one for one in found if one.name.startswith("trl.") and one.name.endswith("Config") and one.text), None)
+    named = [one.text for one in found if one.name in (MODEL, PEFT_MODEL, TOKENIZER, "str") and one.text]
+    if args is None or not named or any(word in text for word in _ADDERS):
+        return
+    own, ends = template_of_name(named[0]), {one: family for family, one in _ENDS.items()}
+    family = ends.get(args.text, "")
+    if own and family and own != family and named[0].startswith(_ORIGINALS):
+        yield "foreign end", args.line, f"{args.text} is no token of {named[0]}"

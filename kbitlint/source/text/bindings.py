@@ -7,7 +7,7 @@ from dataclasses import field
 from typing import TYPE_CHECKING
 
 from kbitlint.lazy_dataclass import dataclass
-from kbitlint.source.nodes import children, last_name
+from kbitlint.source.nodes import children, last_name, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +64,7 @@ class Bindings:
                 scope, inside = Names(scope), False
                 if not isinstance(one, ast.ClassDef):
                     scope.bound = {
-                        given.arg: [(one.lineno, given, True)] for given in ast.walk(one.args) if isinstance(given, ast.arg)
+                        given.arg: [(one.lineno, given, True)] for given in walk(one.args) if isinstance(given, ast.arg)
                     }
             todo += [(child, scope, inside or _branches(one)) for child in children(one)]
 
@@ -89,14 +89,13 @@ class Bindings:
             self.templates.append(node.value)
         elif isinstance(target, (ast.Tuple, ast.List)):
             value, line = node.value, node.end_lineno or node.lineno
-            names_alone = all(isinstance(one, ast.Name) for one in target.elts)
-            if names_alone and isinstance(value, ast.Tuple) and len(value.elts) == len(target.elts):
-                for one, part in zip(target.elts, value.elts, strict=True):
-                    names.bound.setdefault(one.id, []).append((line, part, inside))  # type: ignore[attr-defined]  # names
-                return
-            for item in ast.walk(target):
+            plain = all(isinstance(item, ast.Name) for item in target.elts)
+            parts = value.elts if plain and isinstance(value, ast.Tuple) and len(value.elts) == len(target.elts) else []
+            for place, item in enumerate(target.elts if plain else walk(target)):
                 if isinstance(item, ast.Name):
-                    names.bound.setdefault(item.id, []).append((line, target, True))
+                    part = ast.copy_location(ast.Subscript(value, ast.Constant(place), ast.Load()), value)
+                    bound: ast.AST = parts[place] if parts else part if plain else target
+                    names.bound.setdefault(item.id, []).append((line, bound, inside or not plain))
 
     def value(self, node: ast.AST | None, before: int = 0) -> tuple[ast.AST | None, int]:
         """Return what an expression holds, through names, and the line of the statement that binds it.
@@ -122,6 +121,7 @@ class Bindings:
             held = scope.bound.get(node.id)
             if held:
                 known = [one for one in held if one[0] < before] if own else held
+                known = [one for one in known if not (one[2] and _narrows(one[1], node.id))]
                 known = [one for one in known if not isinstance(one[1], ast.arg)] or known  # bound anew in its function
                 if not known or any(branch for _, _, branch in known):
                     return None
@@ -140,11 +140,15 @@ class Bindings:
         return known[0] if len(known) == 1 and isinstance(known[0], ast.arg) else None
 
     def function(self, node: ast.AST | None) -> Def | None:
-        """Return the function that an expression certainly is, or that an object of the file's class is called by."""
+        """Return the function that an expression certainly is: one of the file, of a maker, or the call of an object."""
         made, _ = self.value(node)
         if isinstance(made, ast.Call):
-            cls, _ = self.value(made.func)
-            body = cls.body if isinstance(cls, ast.ClassDef) else []
+            maker, _ = self.value(made.func)
+            if isinstance(maker, ast.FunctionDef) and not maker.decorator_list:
+                results = returned(maker)
+                inner, _ = self.value(results[0]) if len(results) == 1 else (None, 0)
+                return inner if isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) else None
+            body = maker.body if isinstance(maker, ast.ClassDef) else []
             return next((one for one in body if isinstance(one, ast.FunctionDef) and one.name == "__call__"), None)
         return made if isinstance(made, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) else None
 
@@ -162,7 +166,9 @@ class Bindings:
         node, line = self.value(node)
         for _ in range(_LONGEST):
             if isinstance(node, ast.Subscript):
-                node = node.value
+                node, line = self._part(node) or (node.value, line)
+            elif isinstance(node, ast.Call) and (made := self._made(node)) is not None:
+                node, line = made, 0  # what the file's own function returns
             elif isinstance(node, ast.Call):
                 yield node
                 if not isinstance(node.func, ast.Attribute):
@@ -171,6 +177,33 @@ class Bindings:
             elif node is None or not isinstance(node, ast.Name):
                 return
             node, line = self.value(node, line)
+
+    def _part(self, node: ast.Subscript) -> tuple[ast.expr, int] | None:
+        """Return the item of a tuple that a function of the file returns; None for another subscript."""
+        made = self._made(node.value) if isinstance(node.value, ast.Call) else None
+        place = node.slice.value if isinstance(node.slice, ast.Constant) else None
+        if not isinstance(made, ast.Tuple) or not isinstance(place, int) or not 0 <= place < len(made.elts):
+            return None
+        return made.elts[place], 0
+
+    def _made(self, call: ast.Call) -> ast.expr | None:
+        """Return the one expression that a function of the file returns; None for another function."""
+        maker, _ = self.value(call.func) if isinstance(call.func, ast.Name) else (None, 0)
+        if not isinstance(maker, ast.FunctionDef) or maker.decorator_list:
+            return None
+        results = returned(maker)
+        return results[0] if len(results) == 1 else None
+
+
+def _narrows(node: ast.AST, name: str) -> bool:
+    """Return whether a value is a data set of this name with fewer rows, or in another order."""
+    owner = node.func if isinstance(node, ast.Call) else None
+    return (
+        isinstance(owner, ast.Attribute)
+        and owner.attr in ("select", "shuffle", "filter", "take", "skip")
+        and isinstance(owner.value, ast.Name)
+        and owner.value.id == name
+    )
 
 
 def _branches(node: ast.AST) -> bool:
@@ -225,7 +258,7 @@ def items(node: ast.AST) -> dict[str, ast.expr]:
 def elements(function: Def, whole: str) -> set[str]:
     """Return the names that hold one item of a parameter at a time, in loops and comprehensions."""
     found: set[str] = set()
-    for node in ast.walk(function):
+    for node in walk(function):
         if not isinstance(node, (ast.For, ast.comprehension)):
             continue
         target, over = node.target, node.iter
@@ -238,3 +271,10 @@ def elements(function: Def, whole: str) -> set[str]:
                     item = target.elts[place + shift] if place + shift < len(target.elts) else None
                     found |= {item.id} if isinstance(item, ast.Name) else set()
     return found
+
+
+def stored(function: Def) -> list[str]:
+    """Return the names that a function binds or changes, once for each place."""
+    nodes = [one for one in ast.walk(function) if isinstance(one, (ast.Name, ast.Attribute, ast.Subscript))]
+    owners = [one if isinstance(one, ast.Name) else one.value for one in nodes if isinstance(one.ctx, ast.Store)]
+    return [one.id for one in owners if isinstance(one, ast.Name)]

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.object_faults import ObjectFault
 from kbitlint.source.nodes import last_name, walk
+from kbitlint.source.text.lightning_schedules import schedules
 from kbitlint.upstream.special_tokens import template_of_marks, template_of_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from kbitlint.source.launches import Launch
 
     _Found = tuple[str, str, int, str]
     """The kind of fault, the name, the line and a detail."""
@@ -22,14 +25,15 @@ _NO = ("false", "no", "0", "off", "f", "n")
 _MARKED = ("train_on_responses_only", "DataCollatorForCompletionOnlyLM")
 
 
-def by_hand(module: ast.Module, text: str, flags: Mapping[str, object]) -> Iterator[ObjectFault]:
+def by_hand(module: ast.Module, text: str, launch: Launch | None) -> Iterator[ObjectFault]:
     """Yield what a script leaves incomplete.
 
     Args:
         module: Its syntax tree.
         text: Its text.
-        flags: What the command that launches it passes, by option without dashes; empty if no command is known.
+        launch: The command that launches it; None if no command is known.
     """
+    flags = launch.flags if launch is not None else {}
     starts = [0, *(at + 1 for at, letter in enumerate(text) if letter == "\n")]
     calls = [node for node in walk(module) if isinstance(node, ast.Call)]
     for kind, name, line, detail in (
@@ -37,6 +41,9 @@ def by_hand(module: ast.Module, text: str, flags: Mapping[str, object]) -> Itera
         *_replaced(module, text),
         *_flags(calls, text, flags),
         *_unfound(calls),
+        *_unwritten(module, calls),
+        *(_unasked(calls, text, launch) if launch is not None else ()),
+        *schedules(module),
     ):
         yield ObjectFault(kind, "", name, line, starts[line - 1], detail=detail)
 
@@ -95,6 +102,46 @@ def _unfound(calls: list[ast.Call]) -> Iterator[_Found]:
         kinds = {kind for mark in marks if mark and (kind := template_of_marks(mark))}
         if len(kinds) == 1 and own not in kinds:
             yield "marks", own, call.lineno, kinds.pop()
+
+
+def _unwritten(module: ast.Module, calls: list[ast.Call]) -> Iterator[_Found]:
+    """Yield each mark of answers that no text of a script holds, whose texts a function of the script makes."""
+    makers = [_keyword(one, "formatting_func") for one in calls]
+    functions = [one.id for one in makers if isinstance(one, ast.Name)]
+    made = [one for one in walk(module) if isinstance(one, ast.FunctionDef) and one.name in functions]
+    texts = [one.value for one in walk(module) if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+    for call in calls if len(made) == 1 and len(functions) == 1 else ():
+        if last_name(call.func) != "DataCollatorForCompletionOnlyLM":
+            continue
+        given = _keyword(call, "response_template") or (call.args[0] if call.args else None)
+        mark = _text(given) or _bound(module, given)
+        others = [one for one in texts if one != mark] + [mark] * (texts.count(mark) - 1)
+        written = any(isinstance(one, (ast.JoinedStr, ast.Constant)) for one in walk(made[0]))
+        if mark.strip() and written and not any(mark.strip() in one for one in others):
+            yield "absent mark", "", call.lineno, mark.strip()
+
+
+def _bound(module: ast.Module, node: ast.expr | None) -> str:
+    """Return the text that a name holds, if the module binds it once; else an empty one."""
+    if not isinstance(node, ast.Name):
+        return ""
+    values = [
+        one.value
+        for one in walk(module)
+        if isinstance(one, ast.Assign) and any(isinstance(to, ast.Name) and to.id == node.id for to in one.targets)
+    ]
+    return _text(values[0]) if len(values) == 1 else ""
+
+
+def _unasked(calls: list[ast.Call], text: str, launch: Launch) -> Iterator[_Found]:
+    """Yield the adapters that TRL makes of the command line, where the command asks for a packed base alone."""
+    bits = next((one for one in ("load_in_4bit", "load_in_8bit") if getattr(launch.flags.get(one), "value", None) is True), "")
+    if not bits or launch.cut or "use_peft" in launch.named or "get_peft_model" in text or "use_peft" in text:
+        return
+    if "get_quantization_config(" in text:
+        for call in calls:
+            if last_name(call.func) == "get_peft_config":
+                yield "unasked", "get_peft_config", call.lineno, f"--{bits}"
 
 
 def _keyword(call: ast.Call, name: str) -> ast.expr | None:

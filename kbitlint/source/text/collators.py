@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-import re
 from typing import TYPE_CHECKING
 
+from kbitlint import lazy_patterns as re
 from kbitlint.facts.data_flow import DataUse
 from kbitlint.source.nodes import walk
 from kbitlint.source.text.bindings import is_constant, is_open, items, keyword, last

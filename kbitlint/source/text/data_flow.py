@@ -11,16 +11,18 @@ from kbitlint.source.nodes import is_trainer
 from kbitlint.source.text.asleep import asleep_uses
 from kbitlint.source.text.bindings import Bindings, elements, is_constant, is_open, items, keyword, last, returned
 from kbitlint.source.text.collators import masked, padded_labels
-from kbitlint.source.text.data_sets import set_uses
+from kbitlint.source.text.data_sets import columns, set_uses
 from kbitlint.source.text.folder_uses import folder_uses
 from kbitlint.source.text.labels import keeps_labels, label_uses
-from kbitlint.source.text.mapped_functions import TEXT_METHODS, batched, encodings
+from kbitlint.source.text.mapped_functions import batched, encodings
 from kbitlint.source.text.own_results import forked_cuda, result_uses
 from kbitlint.source.text.pad_tokens import unpadded
+from kbitlint.source.text.rendered_texts import rendered
+from kbitlint.source.text.reward_forms import misread_rewards
 from kbitlint.source.text.row_uses import row_uses
 from kbitlint.source.text.run_uses import run_uses
 from kbitlint.source.text.trainer_functions import trainer_uses
-from kbitlint.upstream.data_contracts import ONLINE, PLAIN
+from kbitlint.upstream.data_contracts import COMPARING, LABEL_COLUMNS, ONLINE, PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +39,6 @@ _RAW = frozenset(
     )
 )
 _INPUT_ENDS = ("ids", "mask", "values", "features", "labels", "label", "embeds", "thw", "sizes", "inputs")
-_PATTERNS = frozenset(("match", "search", "fullmatch", "findall", "finditer"))
 _FORMATS = ("with_format", "set_format", "with_transform", "set_transform")
 
 
@@ -56,6 +57,8 @@ def _uses(module: ast.Module, text: str) -> Iterator[DataUse]:
             trainer = _Trainer(names, call, text)
             yield from trainer.uses()
             yield from () if is_open(call) else trainer_uses(names, call, text)
+        elif name.endswith("SentenceTransformerTrainer"):
+            yield from unlabelled_pairs(names, call)
         elif isinstance(cls := names.value(call.func)[0], ast.ClassDef) and any(names.full(one) in PLAIN for one in cls.bases):
             yield from _Trainer(names, call, text).unpadded()
         elif isinstance(call.func, ast.Attribute) and call.func.attr == "map" and not any(one in text for one in _FORMATS):
@@ -73,6 +76,14 @@ def _uses(module: ast.Module, text: str) -> Iterator[DataUse]:
     yield from run_uses(names, text)
     yield from folder_uses(names, text)
     yield from asleep_uses(module, names, text)
+
+
+def unlabelled_pairs(names: Bindings, call: ast.Call) -> Iterator[DataUse]:
+    """Yield a loss of sentence-transformers that compares with labels, for rows that certainly have none."""
+    loss, _ = names.value(keyword(call, "loss"))
+    have = columns(names, keyword(call, "train_dataset"))
+    if isinstance(loss, ast.Call) and last(loss) in COMPARING and have is not None and not have & LABEL_COLUMNS:
+        yield DataUse("pairs without labels", loss.lineno, last(loss))
 
 
 class _Trainer:
@@ -98,7 +109,9 @@ class _Trainer:
             yield from self._formatted()
             yield from self._unmarked_template()
         if self._name in ONLINE:
-            yield from self._rewards()
+            yield from misread_rewards(self._names, self._call, self._maps())
+        if self._name == "trl.SFTTrainer":
+            yield from rendered(self._names, self._call, self._maps(), self._text)
 
     def _maps(self) -> list[tuple[ast.Call, Def]]:
         maps = [one for one in self._names.chain(keyword(self._call, "train_dataset")) if one.args and last(one) == "map"]
@@ -115,6 +128,8 @@ class _Trainer:
             and last(chain[-1]) in ("load_dataset", "from_list", "from_dict", "from_generator")
             and self._args is not None
         ):
+            if is_constant(keyword(self._args, "precompute_ref_log_probs"), value=True):
+                yield DataUse("streamed reference", self._args.lineno)
             steps = keyword(self._args, "max_steps")
             if steps is None or (isinstance(steps, ast.UnaryOp) and is_constant(steps.operand, 1)):
                 yield DataUse("streamed without max_steps", self._args.lineno)
@@ -211,57 +226,4 @@ class _Trainer:
             value, _ = self._names.value(node)
             if asked is not None and isinstance(value, ast.Constant) and isinstance(value.value, str) and "{%" in value.value:
                 yield DataUse("template without marks", asked.lineno)
-                return
-
-    def _rewards(self) -> Iterator[DataUse]:
-        given, _ = self._names.value(keyword(self._call, "reward_funcs"))
-        prompts = [form for _, function in self._maps() for one in returned(function) if (form := _prompt(items(one)))]
-        for one in (given.elts if isinstance(given, (ast.List, ast.Tuple)) else [given]) if prompts else []:
-            function = self._names.function(one)
-            if function is not None and "isinstance" not in ast.dump(function):
-                yield from _misread(self._names, function, elements(function, "completions"), prompts[0])
-
-
-def _prompt(given: dict[str, ast.expr]) -> str:
-    """Return the form of the prompts of a data set: ``messages`` or ``text``; empty if unknown."""
-    prompt = given.get("prompt")
-    if isinstance(prompt, ast.List) and prompt.elts and all("role" in items(one) for one in prompt.elts):
-        return "messages"
-    if isinstance(prompt, ast.JoinedStr) or (
-        isinstance(prompt, ast.BinOp) and isinstance(prompt.op, ast.Add) and _is_text(prompt)
-    ):
-        return "text"
-    templated = isinstance(prompt, ast.Call) and last(prompt) == "apply_chat_template" and keyword(prompt, "tokenize")
-    return "text" if templated and is_constant(templated, value=False) else ""
-
-
-def _is_text(node: ast.expr) -> bool:
-    return any(isinstance(one, ast.JoinedStr) or (isinstance(one, ast.Constant) and isinstance(one.value, str) and one.value)
-               for one in (node.left, node.right)) if isinstance(node, ast.BinOp) else False  # fmt: skip
-
-
-def _misread(names: Bindings, function: Def, ones: set[str], form: str, depth: int = 3) -> Iterator[DataUse]:
-    """Yield the first place where a reward function, or one that it calls, takes completions in another form."""
-    for node in ast.walk(function):
-        helper = names.function(node.func) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and depth else None
-        if isinstance(helper, ast.FunctionDef) and isinstance(node, ast.Call):
-            pairs = zip(helper.args.args, node.args, strict=False)
-            taken = {one.arg for one, value in pairs if isinstance(value, ast.Name) and value.id in ones}
-            asks = any(f"isinstance({one}," in ast.unparse(helper) for one in taken)
-            found = next(_misread(names, helper, taken, form, depth - 1), None) if taken and not asks else None
-            if found is not None:
-                yield found
-                return
-        if form == "messages" and isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            owner = node.func.value
-            text = node.func.attr in TEXT_METHODS and isinstance(owner, ast.Name) and owner.id in ones
-            given = [one.id for one in node.args if isinstance(one, ast.Name)]
-            if text or (node.func.attr in _PATTERNS and ones & set(given)):
-                yield DataUse("messages as text", node.lineno, getattr(function, "name", ""))
-                return
-        if form == "text" and isinstance(node, ast.Subscript) and is_constant(node.slice, "content"):
-            inner = node.value
-            first = isinstance(inner, ast.Subscript) and isinstance(inner.value, ast.Name) and inner.value.id in ones
-            if first:
-                yield DataUse("text as messages", node.lineno, getattr(function, "name", ""))
                 return

@@ -100,20 +100,28 @@ def columns(names: Bindings, node: ast.AST | None) -> set[str] | None:
                 return found
             continue
         if names.full(call.func) in ("datasets.Dataset.from_list", "datasets.Dataset.from_dict"):
-            given, _ = names.value(call.args[0] if call.args else None)
-            if isinstance(given, ast.BinOp) and isinstance(given.op, ast.Mult):  # rows that are repeated
-                given = given.left
-            rows = given.elts if name == "from_list" and isinstance(given, ast.List) else [given] if name == "from_dict" else []
-            made = _keys(names, [one for one in rows if isinstance(one, ast.expr)]) if rows else None
+            made = _keys(names, _rows(names, call))
             return None if made is None else found | made
         function = names.function(call.args[0]) if name == "map" and call.args else None
         made = _keys(names, returned(function)) if function is not None and not _changes(function) else None
         if made is None:
             return None
         found |= made
-        if _removes_all(call):
+        if _removes_all(names, call):
             return found
     return None
+
+
+def _rows(names: Bindings, call: ast.Call) -> list[ast.expr]:
+    """Return the dicts of which ``from_list`` or ``from_dict`` makes a data set; an empty list if they are not certain."""
+    given, _ = names.value(call.args[0] if call.args else None)
+    if isinstance(given, ast.BinOp) and isinstance(given.op, ast.Mult):  # rows that are repeated
+        given = given.left
+    if last(call) == "from_dict":
+        return [given] if isinstance(given, ast.expr) else []
+    if isinstance(given, ast.ListComp):
+        return [given.elt]
+    return given.elts if isinstance(given, ast.List) else []
 
 
 def _named(names: Bindings, call: ast.Call) -> set[str] | None:
@@ -132,7 +140,9 @@ def _keys(names: Bindings, given: list[ast.expr]) -> set[str] | None:
     found: set[str] = set()
     for one in given:
         value, _ = names.value(one)
-        if not isinstance(one, ast.Dict) or value is not one or len(items(one)) != len(one.keys):
+        displayed = isinstance(one, ast.Dict) and value is one and len(items(one)) == len(one.keys)
+        called = isinstance(one, ast.Call) and names.full(one.func) == "dict" and not one.args and not is_open(one)
+        if not displayed and not called:
             return None
         found |= set(items(one))
     return found if given else None
@@ -144,11 +154,16 @@ def _changes(function: Def) -> bool:
     return stores or any(isinstance(one, ast.Call) and last(one) in ("update", "setdefault") for one in ast.walk(function))
 
 
-def _removes_all(call: ast.Call) -> bool:
+def _removes_all(names: Bindings, call: ast.Call) -> bool:
     """Return whether a ``map`` removes the columns that its own data set has."""
-    gone = keyword(call, "remove_columns")
     owner = call.func.value if isinstance(call.func, ast.Attribute) else None
-    if not isinstance(gone, ast.Attribute) or gone.attr != "column_names" or owner is None:
+    gone, _ = names.value(keyword(call, "remove_columns"))
+    if isinstance(gone, ast.Call) and isinstance(gone.func, ast.Name) and gone.func.id == "list" and len(gone.args) == 1:
+        gone = gone.args[0]
+    if isinstance(gone, ast.Call) and last(gone) == "keys":
+        gone = gone.func.value if isinstance(gone.func, ast.Attribute) else None
+    if not isinstance(gone, ast.Attribute) or gone.attr not in ("column_names", "features") or owner is None:
         return False
     named = gone.value.value if isinstance(gone.value, ast.Subscript) else gone.value
-    return isinstance(named, ast.Name) and isinstance(owner, ast.Name) and named.id == owner.id
+    own = owner.value if isinstance(owner, ast.Subscript) else owner
+    return isinstance(named, ast.Name) and isinstance(own, ast.Name) and named.id == own.id

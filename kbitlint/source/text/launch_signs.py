@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _DISTRIBUTED = re.compile(
     r"\b(LOCAL_RANK|init_process_group|torchrun|accelerate launch|DistributedDataParallel|ddp_find_unused_parameters"
-    r"|local_rank|ddp_backend|PartialState|deepspeed)\b"
+    r"|local_rank|ddp_backend|PartialState|deepspeed|strategy=.ddp\w*)\b"
 )
 _RANKS = ("LOCAL_RANK", "WORLD_SIZE", "RANK")
 _ARGUMENTS = ("ddp_find_unused_parameters", "ddp_backend", "ddp_timeout")
@@ -35,9 +35,9 @@ def launch_signs(text: str, module: ast.Module) -> Iterable[LaunchSign]:
         apart = isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
         within = (statement.lineno, statement.end_lineno or statement.lineno) if apart else None
         for node in walk(statement):
-            what = _sign(node)
-            if what:
-                yield LaunchSign(what, getattr(node, "lineno", statement.lineno), within)
+            what, starts = _sign(node), _started(node)
+            if what or starts:
+                yield LaunchSign(what or starts, getattr(node, "lineno", statement.lineno), within, launcher=bool(starts))
 
 
 def _refuses_ranks(statement: ast.stmt) -> bool:
@@ -88,3 +88,15 @@ def _sign(node: ast.AST) -> str:
     if name in ("init_process_group", "DistributedDataParallel", "DDP"):
         return name
     return node.arg or "" if isinstance(node, ast.keyword) and node.arg in _ARGUMENTS else ""
+
+
+def _started(node: ast.AST) -> str:
+    """Return the strategy by which Lightning starts a process for each of several devices; empty if it does not."""
+    if not isinstance(node, ast.Call):
+        return ""
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
+    given = {one.arg: one.value.value for one in node.keywords if isinstance(one.value, ast.Constant)}
+    strategy, devices = given.get("strategy"), given.get("devices")
+    several = isinstance(devices, int) and not isinstance(devices, bool) and devices > 1
+    found = name in ("Trainer", "Fabric") and several and isinstance(strategy, str) and strategy.startswith("ddp")
+    return f"strategy={strategy!r}" if found else ""

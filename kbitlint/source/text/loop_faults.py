@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from kbitlint.facts.own_loops import Act, LoopFault, Oversight
 from kbitlint.source.nodes import children, last_name, walk
 from kbitlint.source.text.own_loops import own_loops, turns_off
+from kbitlint.source.text.placed_calls import FUNCTIONS, LOOPS, At, calls, made, optimizes, owner, placed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_LOOPS = (ast.For, ast.AsyncFor, ast.While)
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _CLIPS = ("clip_grad_norm_", "clip_grad_value_")
 #: words of a file that accumulates in its own way, or leaves it to another engine
 _ACCUMULATES = ("accumulate(", "sync_gradients", "no_sync", "gradient_state", "deepspeed", "megatron")
@@ -28,13 +27,6 @@ _ACTS = {
 }
 #: methods of a tensor whose result has the tensor's graph
 _KEEPS = frozenset(("mean", "sum", "float", "cpu", "to", "cuda", "double"))
-
-
-class _At(NamedTuple):
-    """A call, with the branches around it."""
-
-    call: ast.Call
-    branches: tuple[int, ...]
 
 
 def loop_faults(module: ast.Module, text: str) -> Iterator[LoopFault]:
@@ -58,53 +50,49 @@ def loop_faults(module: ast.Module, text: str) -> Iterator[LoopFault]:
 
 def _late_clips(module: ast.Module) -> Iterator[LoopFault]:
     """Yield each clip behind the step of an optimizer, with no backward pass in between, and none before the step."""
-    for loop in (node for node in walk(module) if isinstance(node, _LOOPS)):
-        acts = [(last_name(at.call.func), at) for at in _placed(loop)]
-        kinds = [_ACTS.get(name, "") if name != "step" or _optimizes(_owner(at.call)) else "" for name, at in acts]
+    for loop in (node for node in walk(module) if isinstance(node, LOOPS)):
+        acts = [(last_name(at.call.func), at) for at in placed(loop)]
+        kinds = [_ACTS.get(name, "") if name != "step" or optimizes(owner(at.call)) else "" for name, at in acts]
         if kinds.count("clip") != 1 or "step" not in kinds or "backward" not in kinds:
             continue
         clip = kinds.index("clip")
         before = next((kind for kind in reversed(kinds[:clip]) if kind in ("step", "backward")), "")
         after = next((kind for kind in kinds[clip:] if kind in ("step", "backward", "clear")), "")
         steps = [at for (name, at), kind in zip(acts[:clip], kinds[:clip], strict=True) if kind == "step" and name == "step"]
-        plain = bool(steps) and all(_optimizes(_owner(at.call)) for at in steps)
+        plain = bool(steps) and all(optimizes(owner(at.call)) for at in steps)
         if before == "step" and after in ("clear", "") and plain and "clear" in kinds:
             yield LoopFault(Oversight.LATE_CLIP, acts[clip][1].call.lineno, acts[clip][0], "")
 
 
 def _early_schedules(module: ast.Module) -> Iterator[LoopFault]:
     """Yield the step of a schedule before that of its optimizer in the same round, behind the backward pass."""
-    for loop in (node for node in walk(module) if isinstance(node, _LOOPS)):
-        acts = [at for at in _placed(loop) if last_name(at.call.func) in ("step", "backward")]
+    for loop in (node for node in walk(module) if isinstance(node, LOOPS)):
+        acts = [at for at in placed(loop) if last_name(at.call.func) in ("step", "backward")]
         passes = [place for place, at in enumerate(acts) if last_name(at.call.func) == "backward"]
         if len(passes) != 1:
             continue
         steps = [at for at in acts[passes[0] + 1 :] if not at.call.args]
-        moves = [at for at in steps if "sched" in _owner(at.call).lower()]
-        changes = [at for at in steps if _optimizes(_owner(at.call))]
+        moves = [at for at in steps if "sched" in owner(at.call).lower()]
+        changes = [at for at in steps if optimizes(owner(at.call))]
         if len(moves) == len(changes) == 1 and steps[0] is moves[0] and moves[0].branches == changes[0].branches:
-            yield LoopFault(Oversight.EARLY_SCHEDULE, moves[0].call.lineno, _owner(moves[0].call), _owner(changes[0].call))
+            yield LoopFault(Oversight.EARLY_SCHEDULE, moves[0].call.lineno, owner(moves[0].call), owner(changes[0].call))
 
 
 def _skipped_scalers(module: ast.Module) -> Iterator[LoopFault]:
     """Yield each backward pass of a tensor where an Accelerator scales losses, and never goes backward itself."""
-    made = _made(module, "Accelerator")
-    calls = [node for node in walk(module) if isinstance(node, ast.Call)]
+    accelerators = made(module, "Accelerator")
+    found = [node for node in walk(module) if isinstance(node, ast.Call)]
     half = [
         name
-        for name, values in made.items()
+        for name, values in accelerators.items()
         for value in values
         for one in getattr(value, "keywords", ())
         if one.arg == "mixed_precision" and isinstance(one.value, ast.Constant) and one.value.value == "fp16"
     ]
-    passes = [one for one in calls if last_name(one.func) == "backward"]
-    prepared = any(last_name(one.func) == "prepare" and _owner(one) in half for one in calls)
-    if half and passes and prepared and not any(_owner(one) in made or one.args for one in passes):
+    passes = [one for one in found if last_name(one.func) == "backward"]
+    prepared = any(last_name(one.func) == "prepare" and owner(one) in half for one in found)
+    if half and passes and prepared and not any(owner(one) in accelerators or one.args for one in passes):
         yield LoopFault(Oversight.SKIPPED_SCALER, passes[0].lineno, "backward", half[0])
-
-
-def _optimizes(name: str) -> bool:
-    return "opt" in name.lower() or "scaler" in name.lower()
 
 
 def _never_cleared(module: ast.Module) -> Iterator[LoopFault]:
@@ -116,53 +104,22 @@ def _never_cleared(module: ast.Module) -> Iterator[LoopFault]:
             yield LoopFault(Oversight.NEVER_CLEARED, step.line, f"{step.name}.step", "")
 
 
-def _made(module: ast.Module, name: str) -> dict[str, list[ast.expr]]:
-    """Return the values that the file assigns to each name to which it assigns a call of a class."""
-    found: dict[str, list[ast.expr]] = {}
-    for node in walk(module):
-        if isinstance(node, ast.Assign) and len(node.targets) == 1:
-            found.setdefault(ast.unparse(node.targets[0]), []).append(node.value)
-    return {key: values for key, values in found.items() if any(_calls(value, name) for value in values)}
-
-
-def _calls(node: ast.AST, *names: str) -> bool:
-    return isinstance(node, ast.Call) and last_name(node.func) in names
-
-
-def _owner(node: ast.Call) -> str:
-    return ast.unparse(node.func.value) if isinstance(node.func, ast.Attribute) else ""
-
-
-def _placed(node: ast.AST, branches: tuple[int, ...] = ()) -> Iterator[_At]:
-    """Yield the calls of one round in the order of the text, without those of inner loops and functions."""
-    for child in children(node):
-        if isinstance(child, (*_LOOPS, *_FUNCTIONS, ast.Lambda, ast.ClassDef)):
-            continue
-        inner = branches
-        if isinstance(node, (ast.If, ast.Try, ast.IfExp)):
-            body = getattr(node, "body", None)
-            inner = (*branches, node.lineno if isinstance(body, list) and child in body else -node.lineno)
-        yield from _placed(child, inner)
-        if isinstance(child, ast.Call):
-            yield _At(child, inner)
-
-
 def _scaled_clips(module: ast.Module) -> Iterator[LoopFault]:
     """Yield each clip of gradients that the scaler has multiplied, between its backward pass and its step."""
-    scalers = {name for name, values in _made(module, "GradScaler").items() if all(map(_scales, values))}
-    for loop in (node for node in walk(module) if isinstance(node, _LOOPS)):
-        behind: tuple[str, _At] | None = None
-        clip: _At | None = None
-        for at in _placed(loop):
+    scalers = {name for name, values in made(module, "GradScaler").items() if all(map(_scales, values))}
+    for loop in (node for node in walk(module) if isinstance(node, LOOPS)):
+        behind: tuple[str, At] | None = None
+        clip: At | None = None
+        for at in placed(loop):
             function = at.call.func
             if not isinstance(function, (ast.Attribute, ast.Name)):
                 continue
-            if last_name(function) == "backward" and isinstance(function, ast.Attribute) and _calls(function.value, "scale"):
-                scaler = _owner(function.value)  # type: ignore[arg-type]  # a call, as _calls has found
+            if last_name(function) == "backward" and isinstance(function, ast.Attribute) and calls(function.value, "scale"):
+                scaler = owner(function.value)
                 behind, clip = ((scaler, at) if scaler in scalers else None), None
             elif behind is not None and _clips(at.call) and at.branches[: len(behind[1].branches)] == behind[1].branches:
                 clip = at
-            elif clip is not None and behind is not None and last_name(function) == "step" and _owner(at.call) == behind[0]:
+            elif clip is not None and behind is not None and last_name(function) == "step" and owner(at.call) == behind[0]:
                 if at.branches[: len(clip.branches)] == clip.branches:
                     yield LoopFault(Oversight.SCALED_CLIP, clip.call.lineno, last_name(clip.call.func), behind[0])
                 behind = clip = None
@@ -176,27 +133,27 @@ def _scales(value: ast.expr) -> bool:
         if one.arg == "enabled"
     )
     given = {one.arg for one in getattr(value, "keywords", ())}
-    return _calls(value, "GradScaler") and all(on) and not given & {"init_scale", None} and len(getattr(value, "args", ())) < 2
+    return calls(value, "GradScaler") and all(on) and not given & {"init_scale", None} and len(getattr(value, "args", ())) < 2
 
 
 def _clips(call: ast.Call) -> bool:
     """Return whether a call is torch's clip, with a limit that is not scaled too."""
-    known = isinstance(call.func, ast.Name) or _owner(call).endswith("utils")
+    known = isinstance(call.func, ast.Name) or owner(call).endswith("utils")
     return known and last_name(call.func) in _CLIPS and "scale" not in ast.unparse(call)
 
 
 def _unaccumulated(module: ast.Module) -> Iterator[LoopFault]:
     """Yield each Accelerator in whose loop every round goes backward and takes a step."""
-    made = {name: values[0] for name, values in _made(module, "Accelerator").items() if len(values) == 1}
-    rounds = {node.lineno: node for node in walk(module) if isinstance(node, _LOOPS)}
+    single = {name: values[0] for name, values in made(module, "Accelerator").items() if len(values) == 1}
+    rounds = {node.lineno: node for node in walk(module) if isinstance(node, LOOPS)}
     for loop in own_loops(module):
         acts = [one.act for one in loop.acts]
         if not loop.certain or Act.STEP not in acts or acts.count(Act.BACKWARD) != 1 or loop.line not in rounds:
             continue
-        owners = {_owner(at.call) for at in _placed(rounds[loop.line]) if last_name(at.call.func) == "backward"}
-        for name in owners & made.keys():
+        owners = {owner(at.call) for at in placed(rounds[loop.line]) if last_name(at.call.func) == "backward"}
+        for name in owners & single.keys():
             step = next(one for one in loop.acts if one.act is Act.STEP)
-            yield LoopFault(Oversight.NO_ACCUMULATION, made[name].lineno, f"{step.name}.step", name)
+            yield LoopFault(Oversight.NO_ACCUMULATION, single[name].lineno, f"{step.name}.step", name)
 
 
 def _kept_graphs(module: ast.Module) -> Iterator[LoopFault]:
@@ -207,14 +164,14 @@ def _kept_graphs(module: ast.Module) -> Iterator[LoopFault]:
         and _runs_own(module, node)
         for node in walk(module)
     )
-    trained = {_owner(node) for node in walk(module) if isinstance(node, ast.Call) and last_name(node.func) == "train"}
+    trained = {owner(node) for node in walk(module) if isinstance(node, ast.Call) and last_name(node.func) == "train"}
     if wrapped:
         return
     for body in _blocks(module):
         asleep: set[str] = set()
         for statement in body:
             if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
-                name = _owner(statement.value)
+                name = owner(statement.value)
                 mode = last_name(statement.value.func)
                 asleep = asleep | {name} if mode == "eval" else asleep - {name} if mode == "train" else asleep
             elif isinstance(statement, (ast.For, ast.AsyncFor)):
@@ -222,13 +179,13 @@ def _kept_graphs(module: ast.Module) -> Iterator[LoopFault]:
 
 
 def _runs_own(module: ast.Module, block: ast.With | ast.AsyncWith) -> bool:
-    own = {node.name for node in walk(module) if isinstance(node, _FUNCTIONS)}
+    own = {node.name for node in walk(module) if isinstance(node, FUNCTIONS)}
     return any(isinstance(node, ast.Call) and last_name(node.func) in own for node in walk(block))
 
 
 def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
     """Yield the blocks of statements that run with gradients, as far as the file shows."""
-    if isinstance(node, _FUNCTIONS) and node.decorator_list:
+    if isinstance(node, FUNCTIONS) and node.decorator_list:
         return
     if isinstance(node, (ast.With, ast.AsyncWith)) and any(turns_off(item.context_expr) for item in node.items):
         return
@@ -243,7 +200,7 @@ def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
 def _sums(loop: ast.For | ast.AsyncFor, models: set[str]) -> Iterator[LoopFault]:
     """Yield the statement of a loop over a whole data set that keeps the graph of each round's loss."""
     left_out = (ast.Break, ast.Return, ast.Delete)
-    ended = any(isinstance(node, left_out) or _calls(node, "backward", "step", "islice", "detach_") for node in walk(loop))
+    ended = any(isinstance(node, left_out) or calls(node, "backward", "step", "islice", "detach_") for node in walk(loop))
     with_graph: set[str] = set()
     for statement in _with_gradients(loop.body) if not ended else ():
         if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
@@ -255,10 +212,10 @@ def _sums(loop: ast.For | ast.AsyncFor, models: set[str]) -> Iterator[LoopFault]
         elif isinstance(statement, ast.AugAssign) and isinstance(statement.op, ast.Add):
             if isinstance(statement.target, ast.Name) and _has_graph(statement.value, models, with_graph, loss=True):
                 yield LoopFault(Oversight.KEPT_GRAPHS, statement.lineno, statement.target.id, "")
-        elif isinstance(statement, ast.Expr) and _calls(statement.value, "append"):
+        elif isinstance(statement, ast.Expr) and calls(statement.value, "append"):
             call: ast.Call = statement.value  # type: ignore[assignment]  # a call, as _calls has found
             if len(call.args) == 1 and _has_graph(call.args[0], models, with_graph, loss=True):
-                yield LoopFault(Oversight.KEPT_GRAPHS, statement.lineno, _owner(call), "")
+                yield LoopFault(Oversight.KEPT_GRAPHS, statement.lineno, owner(call), "")
 
 
 def _with_gradients(body: list[ast.stmt]) -> Iterator[ast.stmt]:

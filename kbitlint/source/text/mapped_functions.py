@@ -6,6 +6,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.data_flow import DataUse
+from kbitlint.source.nodes import walk
 from kbitlint.source.text.bindings import Bindings, is_constant, is_open, items, keyword, last, returned
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def batched(names: Bindings, call: ast.Call) -> Iterator[DataUse]:
     if keyword(call, "input_columns") is not None or not function.args.args:
         return
     batch = function.args.args[0].arg
-    nodes = list(ast.walk(function))
+    nodes = list(walk(function))
     if any(isinstance(node, ast.Name) and node.id == batch and isinstance(node.ctx, ast.Store) for node in nodes):
         return
     for node in nodes:
@@ -76,8 +77,10 @@ def _is_text(node: ast.expr) -> bool:
 
 def encodings(names: Bindings) -> Iterator[DataUse]:
     """Yield each use of the result of ``apply_chat_template`` as a list of token ids."""
+    if not any(last(call) == "apply_chat_template" and _gives_encoding(call) for call in names.calls):
+        return
     for function in names.functions:
-        for node in ast.walk(function):
+        for node in walk(function):
             used = [value for key, value in items(node).items() if key == "input_ids"] if isinstance(node, ast.Dict) else []
             if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
                 used = [one for one, other in ((node.left, node.right), (node.right, node.left)) if isinstance(other, ast.List)]

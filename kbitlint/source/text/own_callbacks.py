@@ -6,7 +6,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.own_modules import RefusedCall
-from kbitlint.source.nodes import full_name
+from kbitlint.source.nodes import full_name, walk
 from kbitlint.upstream.called_back import CALLBACK_METHODS, TRAINER_ARGUMENTS, TRAINER_METHODS, TRL_ARGUMENTS
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _functions_and_calls(module: ast.Module) -> tuple[Mapping[str, list[_Functio
     """Return the functions that a name may stand for, unknown ones included, and the calls with keywords."""
     functions: dict[str, list[_Function]] = {}
     calls: list[ast.Call] = []
-    for node in ast.walk(module):
+    for node in walk(module):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             functions.setdefault(node.name, []).append(node)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):

@@ -92,6 +92,9 @@ def _is_act(node: ast.AST) -> bool:
 
 def _origin(value: ast.expr) -> tuple[Origin | None, str]:
     """Return how a value is made, and the name of a model that is called without labels."""
+    if isinstance(value, ast.BinOp) and isinstance(value.op, (ast.Div, ast.Mult)):
+        origin, model = _origin(value.left)  # None divided by a number raises too
+        return (origin, model) if origin is Origin.WITHOUT_LABELS else (None, "")
     if isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and not value.args:
         return DETACHING.get(value.func.attr), ""
     if isinstance(value, ast.Attribute) and value.attr == "loss" and isinstance(value.value, ast.Call):

@@ -98,7 +98,7 @@ def _losses(names: Bindings, cls: ast.ClassDef, text: str) -> Iterator[DataUse]:
 
 def _yields(function: Def) -> bool:
     """Return whether a function is a generator."""
-    todo = children(function)
+    todo = [*children(function)]
     for one in todo:
         if isinstance(one, (ast.Yield, ast.YieldFrom)):
             return True

@@ -6,23 +6,30 @@ import ast
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.data_flow import DataUse
-from kbitlint.source.text.bindings import is_constant, is_open, items, keyword, last, returned
+from kbitlint.source.nodes import library_name
+from kbitlint.source.text.bindings import is_constant, is_open, items, keyword, last, returned, stored
 from kbitlint.source.text.data_sets import columns, form
 from kbitlint.source.text.own_results import EVALUATES
 from kbitlint.source.text.pad_tokens import checkpoint_of
+from kbitlint.source.text.reward_functions import reward_uses
 from kbitlint.upstream.data_contracts import ONLINE, PLAIN
 from kbitlint.upstream.special_tokens import lacks_template
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kbitlint.source.text.bindings import Bindings, Def
+    from kbitlint.source.text.bindings import Bindings
 
 #: trainer -> the groups of columns, of which it reads one
 _COLUMNS = {
     "trl.DPOTrainer": (("chosen", "rejected"),),
     "trl.RewardTrainer": (("chosen", "rejected"),),
     "trl.KTOTrainer": (("completion", "label"), ("chosen", "rejected")),
+    "trl.ORPOTrainer": (("chosen", "rejected"),),
+    "trl.CPOTrainer": (("chosen", "rejected"),),
+    "trl.OnlineDPOTrainer": (("prompt",),),
+    "trl.GRPOTrainer": (("prompt",),),
+    "trl.RLOOTrainer": (("prompt",),),
     "trl.SFTTrainer": (("text",), ("messages",), ("conversations",), ("prompt", "completion"), ("input_ids",)),
 }
 #: words of code that may give a tokenizer a chat template
@@ -39,38 +46,57 @@ def trainer_uses(names: Bindings, call: ast.Call, text: str) -> Iterator[DataUse
         call: The call that makes the Trainer, without ``**``.
         text: The file's text.
     """
-    name, data = names.full(call.func), keyword(call, "train_dataset")
+    name, data = library_name(names.full(call.func)), keyword(call, "train_dataset")
     if form(names, data) in ("splits", "streamed splits"):
         yield DataUse("splits for rows", data.lineno if data is not None else call.lineno)
     have = columns(names, data) if name in _COLUMNS else None
     own = keyword(call, "data_collator") is None
     if have is not None and own and not _reads_others(names, call):
-        lacking = [[one for one in group if not any(one in own for own in have)] for group in _COLUMNS[name]]
+        groups = _groups(names, call, name)
+        lacking = [[one for one in group if not any(_is_column(own, one) for own in have)] for group in groups]
         if all(lacking):  # of the group of which most is there
-            nearest = max(range(len(lacking)), key=lambda index: len(_COLUMNS[name][index]) - len(lacking[index]))
+            nearest = max(range(len(lacking)), key=lambda index: len(groups[index]) - len(lacking[index]))
             yield DataUse("column missing", call.lineno, lacking[nearest][0])
     yield from _stopped(names, call, text)
     yield from _lost(names, call, text)
     yield from _decoded(names, call, text)
     if name in ONLINE:
-        yield from _numbers(names, call)
+        yield from reward_uses(names, call)
     if "pin_memory" not in text:
         yield from _placed(names, call)
     if name == "trl.SFTTrainer":
         yield from _templateless(names, call, text, have)
+        yield from _unspoken(names, call, have)
         if own:
             yield from _without_completion(names, call, have)
 
 
+def _groups(names: Bindings, call: ast.Call, name: str) -> tuple[tuple[str, ...], ...]:
+    """Return the groups of columns of which a trainer reads one, with the column of texts that its arguments name."""
+    args, _ = names.value(keyword(call, "args"))
+    field = keyword(args, "dataset_text_field") if isinstance(args, ast.Call) else None
+    named = field.value if isinstance(field, ast.Constant) and isinstance(field.value, str) else "text"
+    return tuple((named,) if group == ("text",) else group for group in _COLUMNS[name])
+
+
+def _is_column(own: str, name: str) -> bool:
+    """Return whether a column has a name, or is what a tokenizer made of it: ``prompt_input_ids``."""
+    return own == name or own.startswith(f"{name}_")
+
+
 def _reads_others(names: Bindings, call: ast.Call) -> bool:
     """Return whether a Trainer may read other columns than its own: those of a function, of a name, or none at all."""
-    if keyword(call, "formatting_func") is not None or keyword(call, "dataset_text_field") is not None:
+    if any(keyword(call, one) is not None for one in ("formatting_func", "dataset_text_field", "environment_factory")):
         return True
     args, _ = names.value(keyword(call, "args"))
+    if library_name(names.full(call.func)) != "trl.SFTTrainer":
+        return False
     if args is None:
         return keyword(call, "args") is not None
-    named = [keyword(args, one) for one in ("dataset_text_field", "dataset_kwargs")] if isinstance(args, ast.Call) else []
-    return not isinstance(args, ast.Call) or is_open(args) or any(one is not None for one in named)
+    if not isinstance(args, ast.Call) or is_open(args) or keyword(args, "dataset_kwargs") is not None:
+        return True
+    field = keyword(args, "dataset_text_field")
+    return field is not None and not isinstance(field, ast.Constant)
 
 
 def _without_completion(names: Bindings, call: ast.Call, have: set[str] | None) -> Iterator[DataUse]:
@@ -81,6 +107,15 @@ def _without_completion(names: Bindings, call: ast.Call, have: set[str] | None) 
         return
     if "text" in have and not any("completion" in one for one in have):
         yield DataUse("completions of whole texts", asked.lineno)
+
+
+def _unspoken(names: Bindings, call: ast.Call, have: set[str] | None) -> Iterator[DataUse]:
+    """Yield ``assistant_only_loss`` for rows that certainly are whole texts, without messages."""
+    args, _ = names.value(keyword(call, "args"))
+    asked = keyword(args, "assistant_only_loss") if isinstance(args, ast.Call) else None
+    texts = have is not None and have <= {"text"} and keyword(call, "formatting_func") is None
+    if asked is not None and texts and is_constant(asked, value=True):
+        yield DataUse("assistant of whole texts", asked.lineno)
 
 
 def _templateless(names: Bindings, call: ast.Call, text: str, have: set[str] | None) -> Iterator[DataUse]:
@@ -159,7 +194,7 @@ def _lost(names: Bindings, call: ast.Call, text: str) -> Iterator[DataUse]:
     outputs = function.args.args[0].arg
     values = [names.value(one)[0] for one in returned(function)]
     lost = [one for one in values if one is not None and ast.unparse(one) in (f"{outputs}.loss", f"{outputs}['loss']")]
-    if lost and len(lost) == len(values) and outputs not in _stored(function):
+    if lost and len(lost) == len(values) and outputs not in stored(function):
         yield DataUse("loss of no labels", getattr(lost[0], "lineno", function.lineno))
 
 
@@ -184,17 +219,10 @@ def _decoded(names: Bindings, call: ast.Call, text: str) -> Iterator[DataUse]:
             return
 
 
-def _stored(function: Def) -> list[str]:
-    """Return the names that a function binds or changes, once for each place."""
-    nodes = [one for one in ast.walk(function) if isinstance(one, (ast.Name, ast.Attribute, ast.Subscript))]
-    owners = [one if isinstance(one, ast.Name) else one.value for one in nodes if isinstance(one.ctx, ast.Store)]
-    return [one.id for one in owners if isinstance(one, ast.Name)]
-
-
 def _labels(function: ast.FunctionDef) -> set[str]:
     """Return the expressions that are the labels of an evaluation, as they are, in ``compute_metrics``."""
     pair = function.args.args[0].arg if function.args.args else ""
-    found, stores = {f"{pair}.label_ids"}, _stored(function)
+    found, stores = {f"{pair}.label_ids"}, stored(function)
     for one in ast.walk(function):
         if not isinstance(one, ast.Assign) or len(one.targets) != 1:
             continue
@@ -204,45 +232,3 @@ def _labels(function: ast.FunctionDef) -> set[str]:
         elif value == f"{pair}.label_ids":
             found.add(ast.unparse(target))
     return {one for one in found if stores.count(one) <= 1} if pair not in stores else set()
-
-
-def _numbers(names: Bindings, call: ast.Call) -> Iterator[DataUse]:
-    """Yield the reward functions that return one number for all completions."""
-    given, _ = names.value(keyword(call, "reward_funcs"))
-    for one in given.elts if isinstance(given, (ast.List, ast.Tuple)) else [given]:
-        function = names.function(one)
-        if function is None or getattr(function, "decorator_list", None):
-            continue
-        values = returned(function)
-        yields = any(isinstance(part, (ast.Yield, ast.YieldFrom)) for part in ast.walk(function))
-        if values and not yields and all(_is_number(value, function) for value in values):
-            yield DataUse("one reward for a batch", values[0].lineno, getattr(function, "name", "the function"))
-
-
-def _is_number(node: ast.expr, function: Def) -> bool:
-    """Return whether an expression of a function certainly is one number."""
-    if isinstance(node, ast.IfExp):
-        return _is_number(node.body, function) and _is_number(node.orelse, function)
-    if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub, ast.Mult, ast.Div)):
-        return _is_number(node.left, function) and _is_number(node.right, function)
-    return _counts(node, function) if isinstance(node, ast.Name) else _is_plain(node)
-
-
-def _is_plain(node: ast.expr) -> bool:
-    if isinstance(node, ast.Call):
-        return isinstance(node.func, ast.Name) and node.func.id in ("float", "int", "len")
-    return isinstance(node, ast.Constant) and isinstance(node.value, (int, float))
-
-
-def _counts(name: ast.Name, function: Def) -> bool:
-    """Return whether a name of a function holds a number, and is only added to."""
-    held = [one for one in ast.walk(function) if isinstance(one, (ast.Assign, ast.AugAssign)) and _targets(one, name.id)]
-    given = any(isinstance(one, ast.arg) and one.arg == name.id for one in ast.walk(function))
-    return (
-        not given and bool(held) and _stored(function).count(name.id) == len(held) and all(_is_plain(one.value) for one in held)
-    )
-
-
-def _targets(node: ast.Assign | ast.AugAssign, name: str) -> bool:
-    target = node.target if isinstance(node, ast.AugAssign) else node.targets[0] if len(node.targets) == 1 else None
-    return isinstance(target, ast.Name) and target.id == name

@@ -6,8 +6,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.data_flow import DataUse
-from kbitlint.source.kinds.tokenizers import starts_twice
-from kbitlint.source.text.bindings import is_constant, is_open, items, keyword, last
+from kbitlint.source.text.bindings import is_constant, is_open, items, keyword
 from kbitlint.source.text.row_encodings import tokenizes
 
 if TYPE_CHECKING:
@@ -59,21 +58,6 @@ def texts(names: Bindings, sets: RowSets, call: ast.Call) -> Iterator[DataUse]:
     text = found.columns.get(str(wanted))
     if text is not None and text.begun:
         yield DataUse("generation prompt learned", text.begun)
-    checkpoint = _checkpoint(names, keyword(call, "processing_class") or keyword(call, "tokenizer"))
-    if text is not None and text.templated and checkpoint and starts_twice(checkpoint):
-        yield DataUse("two first tokens", call.lineno)
     others = {"messages", "conversations", "prompt", "completion", "input_ids", wanted}
     if isinstance(wanted, str) and found.columns and not found.opens and not set(found.columns) & others:
         yield DataUse("column missing", call.lineno, wanted)
-
-
-def _checkpoint(names: Bindings, tokenizer: ast.expr | None) -> str:
-    """Return the checkpoint of a tokenizer, also where it is the default of an option; empty if it is not known."""
-    made, _ = names.value(tokenizer)
-    given = made.args[0] if isinstance(made, ast.Call) and last(made) == "from_pretrained" and made.args else None
-    name, _ = names.value(given)
-    if isinstance(name, ast.Attribute) and isinstance(name.value, ast.Name):
-        options = [one for one in names.calls if last(one) == "add_argument" and one.args]
-        own = [one for one in options if ast.unparse(one.args[0]).strip("'-").replace("-", "_") == name.attr]
-        name = keyword(own[0], "default") if len(own) == 1 else None
-    return name.value if isinstance(name, ast.Constant) and isinstance(name.value, str) else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kbitlint.upstream.contracts.axolotl_runs import FIRST, RUN_ROWS, SHARDED, TRAIN, refused
+from kbitlint.upstream.contracts.formats import FORMAT_ROWS
 from kbitlint.upstream.contracts.rows import Contract
 
 _PACKED = "(load_in_4bit or load_in_8bit)"
@@ -153,4 +154,4 @@ _CHECKPOINTING = (
     refused("has(base_model, 'falcon') and fsdp", "FSDP is not supported for falcon models"),
 )
 
-ROWS = (*_ADAPTERS, *_EXPERTS, *_PARALLEL, *_CHECKPOINTING, *RUN_ROWS)
+ROWS = (*FORMAT_ROWS, *_ADAPTERS, *_EXPERTS, *_PARALLEL, *_CHECKPOINTING, *RUN_ROWS)

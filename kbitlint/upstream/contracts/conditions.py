@@ -1,8 +1,10 @@
 """The language in which rows state when a call is refused: Python expressions over the call's arguments.
 
 ``truth`` evaluates an expression in three-valued logic, so that an argument of unknown value decides nothing. Names
-are arguments of the call, with the defaults of its class. ``args.fp16`` is an argument of a call that is an argument.
+are arguments of the call, with the defaults of its class; ``args.fp16`` is an argument of a call that is an argument.
+``processes`` is the number of processes of the run.
 ``model.adapted``, ``model.packed`` and others are the state of the model that the call receives; see ``Subject.state``.
+``call.load_in_4bit`` is whether the call passes an argument.
 """
 
 from __future__ import annotations
@@ -13,12 +15,13 @@ import operator
 import string
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.facts.values import TEXT, UNKNOWN, Call, Symbol, Value
+from kbitlint.facts.values import FUNCTION, TEXT, UNKNOWN, Call, Symbol, Value
+from kbitlint.upstream.special_tokens import lacks_template
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from kbitlint.facts.model_state import ModelState
+    from kbitlint.upstream.contracts.subject import Subject
 
 #: libraries whose enum members and dtypes are known by their last name; other imported names may hold any value
 _LIBRARIES = ("torch.", "transformers.", "peft.", "trl.", "accelerate.")
@@ -30,56 +33,6 @@ _COMPARE: dict[type, Callable[[Any, Any], Any]] = {
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
 }
-
-
-class Subject:
-    """A call, with the defaults of its class and the state of the model that it receives."""
-
-    def __init__(self, call: Call, defaults: Mapping[str, Mapping[str, Value]], model: ModelState | None = None) -> None:
-        self.call = call
-        self._defaults = defaults
-        self._model = model
-
-    def argument(self, call: Call, name: str) -> Value:
-        """Return an argument of a call or its default; UNKNOWN if the call may pass it with an unknown value."""
-        return call.value(name, self._defaults.get(call.callee, {}).get(name))
-
-    def state(self, name: str) -> Value:
-        """Return a property of the model's state; UNKNOWN without a model, or if the file does not tell it.
-
-        Raises:
-            KeyError: The model has no property of this name.
-        """
-        model = self._model
-        if model is None:
-            return UNKNOWN
-        if name == "type":
-            return _type_of(model)
-        known = {
-            "adapted": model.adapters is not None or (False if model.certain else UNKNOWN),
-            "packed": model.method,
-            "bits": model.bits,
-            "dtype": model.dtype,
-            "checkpointed": UNKNOWN if model.checkpointing.enabled is None else model.checkpointing.enabled,
-            "loader": model.load.callee if model.load is not None else UNKNOWN,
-            "adapter_config": model.adapters.config if model.adapters is not None else None,
-            "object": not isinstance(self.call.value("model"), str),
-        }
-        return known[name] if model.certain or name in _KEPT else UNKNOWN
-
-
-#: properties that no call changes
-_KEPT = ("adapted", "object", "loader")
-
-
-def _type_of(model: ModelState) -> Value:
-    """Return the model type of a model that transformers' own code loads; UNKNOWN if it is not known."""
-    load = model.load
-    if load is None or load.value("trust_remote_code", False) is not False:  # noqa: FBT003  # the default
-        return UNKNOWN
-    from kbitlint.upstream.families import facts_of  # the table of families, for few conditions
-
-    return facts_of(load.value("pretrained_model_name_or_path"), model.named).model_type or UNKNOWN
 
 
 def truth(condition: str, subject: Subject) -> bool | None:
@@ -104,7 +57,7 @@ def names(condition: str) -> tuple[str, ...]:
         (node for node in ast.walk(parsed(condition)) if isinstance(node, ast.Name)),
         key=lambda node: (node.lineno, node.col_offset),
     )
-    return tuple(dict.fromkeys(node.id for node in found if node.id not in FUNCTIONS))
+    return tuple(dict.fromkeys(node.id for node in found if node.id not in (*FUNCTIONS, "processes", "call")))
 
 
 def attributes(condition: str) -> tuple[tuple[str, str], ...]:
@@ -112,7 +65,7 @@ def attributes(condition: str) -> tuple[tuple[str, str], ...]:
     return tuple(
         (node.value.id, node.attr)
         for node in ast.walk(parsed(condition))
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id != "model"
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id not in ("model", "call")
     )
 
 
@@ -126,6 +79,8 @@ def _value(node: ast.expr, subject: Subject) -> Any:
 def _attribute(node: Any, subject: Subject) -> Any:
     if isinstance(node.value, ast.Name) and node.value.id == "model":
         return _plain(subject.state(node.attr))
+    if isinstance(node.value, ast.Name) and node.value.id == "call":
+        return True if subject.call.argument(node.attr) else UNKNOWN if subject.call.gives(node.attr) else False
     owner = _value(node.value, subject)
     return _plain(subject.argument(owner, node.attr)) if isinstance(owner, Call) else owner and UNKNOWN
 
@@ -168,8 +123,8 @@ _NODES: Mapping[type, Callable[[Any, Subject], Any]] = {
 
 
 def _plain(value: Value) -> Value:
-    """Return a value with an enum member or dtype of a library as its last name; other symbols but TEXT become UNKNOWN."""
-    if isinstance(value, Symbol) and value != TEXT:
+    """Return a value with an enum member or dtype of a library as its last name; unknown symbols become UNKNOWN."""
+    if isinstance(value, Symbol) and value not in (TEXT, FUNCTION):
         return value.last if value.name.startswith(_LIBRARIES) else UNKNOWN
     return value
 
@@ -264,6 +219,17 @@ def _starting(values: Any, key: str, start: str) -> Any:
     )
 
 
+def _foreign(values: Any, key: str, known: tuple[str, ...], dotted: bool = False) -> Any:  # noqa: FBT001, FBT002  # of a condition
+    """Return whether one of several dicts holds a name under a key that is not known; ``a:b`` names a style of ``a``."""
+    if not isinstance(values, tuple):
+        return UNKNOWN if values is not None else False
+    held = [one.value(key) for one in values if isinstance(one, Call)]
+    named = [text.partition(":")[0] for text in held if isinstance(text, str) and not text.startswith("sharegpt")]
+    owners = {one.partition(".")[0] for one in known}
+    own = [text for text in named if "." in text and (dotted or text.partition(".")[0] not in owners)]  # may be the user's
+    return any(text not in known for text in named if text not in own) or (UNKNOWN if UNKNOWN in held else False)
+
+
 def _is_made(value: Any, name: str) -> Any:
     return value.callee.rpartition(".")[2] == name if isinstance(value, Call) and value.callee != "dict" else value and UNKNOWN
 
@@ -284,5 +250,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "plugin": _plugin,
     "beyond": _beyond,
     "starting": _starting,
+    "foreign": _foreign,
+    "templateless": lacks_template,
     "within": lambda values, *known: any(one in known for one in values) if isinstance(values, tuple) else UNKNOWN,
 }

@@ -38,6 +38,7 @@ _TRAINING: dict[str, Value] = {
     "max_steps": -1,
     "gradient_accumulation_steps": 1,
     "per_device_train_batch_size": 8,
+    "per_device_eval_batch_size": 8,
 }
 _TRL: dict[str, Value] = {**_TRAINING, "logging_steps": 10, "learning_rate": 1e-6}
 _TRANSFORMERS: dict[str, dict[str, Value]] = {
@@ -56,15 +57,15 @@ _TRANSFORMERS: dict[str, dict[str, Value]] = {
     "transformers.TrainingArguments": _TRAINING,
     "transformers.Seq2SeqTrainingArguments": _TRAINING,
     "trl.SFTConfig": {**_TRL, "learning_rate": 2e-5, "max_length": 1024},
-    "trl.DPOConfig": {**_TRL, "loss_type": ("sigmoid",)},
-    "trl.KTOConfig": {**_TRL, "loss_type": "kto", "per_device_train_batch_size": 8},
-    "trl.RewardConfig": {**_TRL, "learning_rate": 1e-4},
+    "trl.DPOConfig": {**_TRL, "disable_dropout": True, "loss_type": ("sigmoid",), "label_smoothing": 0.0},
+    "trl.KTOConfig": {**_TRL, "disable_dropout": True, "loss_type": "kto", "per_device_train_batch_size": 8},
+    "trl.RewardConfig": {**_TRL, "disable_dropout": True, "learning_rate": 1e-4},
     "trl.GRPOConfig": {**_TRL, "num_generations": 8, "beta": 0.0},
     "trl.RLOOConfig": {**_TRL, "num_generations": 2, "beta": 0.05},
     "trl.DistillationConfig": {**_TRL, "beta": 1.0},
 }
 _PROGRAMS: dict[str, dict[str, Value]] = {
     "llamafactory.train": {"finetuning_type": "lora", "stage": "sft", "quantization_method": "bnb"},
-    "swift.sft": {"tuner_type": "lora"},
+    "swift.sft": {"tuner_type": "lora", "per_device_train_batch_size": 1, "num_generations": 8},
 }
 DEFAULTS: Mapping[str, Mapping[str, Value]] = {**_PEFT, **_TRANSFORMERS, **_PROGRAMS}

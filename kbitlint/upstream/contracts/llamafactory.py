@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kbitlint.upstream.contracts.formats import TEMPLATE_ROWS
 from kbitlint.upstream.contracts.rows import Contract
 
 _TRAIN = ("llamafactory.train",)
@@ -227,4 +228,4 @@ _EXPORTED = (  # train/tuner.py, export_model
     ),
 )
 
-ROWS = (*_QUANTIZED, *_ADAPTED, *_RUN, *_EXPORTED)
+ROWS = (*TEMPLATE_ROWS, *_QUANTIZED, *_ADAPTED, *_RUN, *_EXPORTED)

@@ -90,6 +90,14 @@ _SHARED = (
 
 _OTHERS = (
     Contract(
+        _peft("LoraConfig"),
+        "listed(target_modules) and size(target_modules) == 0 and target_parameters is None",
+        "No `target_modules` passed but also no `target_parameters` found",
+        "NoMatchingPeftModuleError",  # a ValueError
+        moment="when it is attached",
+        example="target_modules=[]",
+    ),
+    Contract(
         _peft("BOFTConfig"),
         "boft_block_size == 0 and boft_block_num == 0",
         "Either `boft_block_size` or `boft_block_num` must be non-zero",

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.values import Call, Style
 from kbitlint.lazy_dataclass import dataclass
-from kbitlint.upstream.contracts.conditions import Subject, attributes, names, truth
+from kbitlint.upstream.contracts.conditions import attributes, names, truth
 from kbitlint.upstream.contracts.defaults import DEFAULTS
+from kbitlint.upstream.contracts.subject import Subject
 from kbitlint.upstream.versions import number
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ _TABLES = {
     "swift": "swift",
     "diffusers": "diffusers",
     "lightning": "lightning",
+    "litgpt": "litgpt",
 }
 
 
@@ -128,17 +130,21 @@ def rows_of(library: str) -> tuple[Contract, ...]:
     return rows
 
 
-def broken(call: Call, versions: Mapping[str, str], model: ModelState | None = None) -> Iterator[Contract]:
+def broken(
+    call: Call, versions: Mapping[str, str], model: ModelState | None = None, processes: int | None = None
+) -> Iterator[Contract]:
     """Yield each row whose condition certainly holds for a call.
 
     Args:
         call: The call.
         versions: The versions of the libraries.
         model: The state of the model that the call receives, before the call. None if it is not known.
+        processes: The number of processes of the run; None if it is not known.
     """
-    subject = Subject(call, DEFAULTS, model)
+    subject = Subject(call, DEFAULTS, model, processes)
     own = call.callee.partition(".")[0] if "." in call.callee else "peft"  # a method that both libraries name alike
-    for library in (own, "transformers") if own == "trl" else (own,):  # TRL's classes extend those of transformers
+    # TRL's classes extend those of transformers, and PEFT's wrap them
+    for library in (own, "transformers") if own in ("trl", "peft") else (own,):
         for row in _rows_about(library, call.callee, versions.get(library, "")):
             if not (row.unset or _touches(call, row.when)) or (row.python and call.style is not Style.CALL):
                 continue

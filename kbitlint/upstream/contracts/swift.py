@@ -45,6 +45,11 @@ ROWS = (
         "",
         "bnb_4bit_quant_type",
     ),
+    _refused(
+        "text(rlhf_type) and rlhf_type not in ('dpo', 'orpo', 'simpo', 'kto', 'cpo', 'rm', 'ppo', 'grpo', 'gkd')",
+        "argument --rlhf_type: invalid choice",
+        "SystemExit",
+    ),
     _refused("fsdp and deepspeed", "FSDP2 is not compatible with DeepSpeed"),
     *(
         _refused(
@@ -120,6 +125,14 @@ ROWS = (
             (
                 "use_liger_kernel and number(top_entropy_quantile) and top_entropy_quantile < 1",
                 "Liger loss does not support entropy mask yet",
+            ),
+            (
+                (
+                    "generation_batch_size is None and steps_per_generation is None and whole(num_generations)"
+                    " and num_generations > 1 and whole(gradient_accumulation_steps)"
+                    " and per_device_train_batch_size * gradient_accumulation_steps * processes % num_generations != 0"
+                ),
+                "generation_batch_size () must be evenly divisible by num_generations ()",
             ),
             ("cached_dataset", "cached_dataset is not supported for GRPO"),
         )

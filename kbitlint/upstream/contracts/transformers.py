@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kbitlint.upstream.contracts.auto_classes import AUTO_ROWS
 from kbitlint.upstream.contracts.choices import CHOICE_ROWS
 from kbitlint.upstream.contracts.loads import LOAD_ROWS
 from kbitlint.upstream.contracts.rows import Contract
@@ -72,6 +73,14 @@ _BNB_ROWS = (
         "number(bnb_4bit_quant_storage)",
         "bnb_4bit_quant_storage must be a string or a torch.dtype",
         example="bnb_4bit_quant_storage=8",
+    ),
+    Contract(
+        _BNB,
+        # a call that passes load_in_4bit too has its bits from an option, and serves both
+        "load_in_8bit is True and not call.load_in_4bit and bnb_4bit_quant_type == 'nf4'",
+        "arguments bnb_4bit_* belong to load_in_4bit, and load_in_8bit=True stores 8 bits",
+        "",
+        "bnb_4bit_quant_type",
     ),
     Contract(
         _BNB,
@@ -175,4 +184,21 @@ _TRAINER_ROWS = (
     ),
 )
 
-ROWS = (*LOAD_ROWS, *_BNB_ROWS, *_OTHER_ROWS, *ARGUMENT_ROWS, *_TRAINER_ROWS, *CHOICE_ROWS)
+#: classes of models that cannot generate: PEFT's wrapper for CAUSAL_LM takes a method of those that can
+_NO_GENERATION = " or ".join(
+    f"has(model.loader, 'automodelfor{name}')"
+    for name in ("sequenceclassification", "tokenclassification", "questionanswering")
+)
+_WRAPPED_ROWS = (
+    Contract(
+        ("peft.get_peft_model", "trl.RewardTrainer", "trl.SFTTrainer", "trl.PRMTrainer"),
+        f"peft_config.task_type == 'CAUSAL_LM' and ({_NO_GENERATION}"
+        " or starts(model.loader, 'transformers.automodel.') and text(model.type)) and not model.remote",
+        "object has no attribute 'prepare_inputs_for_generation'",
+        "AttributeError",
+        "peft_config.task_type",
+        since="4.50",
+    ),
+)
+
+ROWS = (*_WRAPPED_ROWS, *LOAD_ROWS, *AUTO_ROWS, *_BNB_ROWS, *_OTHER_ROWS, *ARGUMENT_ROWS, *_TRAINER_ROWS, *CHOICE_ROWS)

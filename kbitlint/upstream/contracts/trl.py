@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from kbitlint.upstream.contracts.rows import Contract
+from kbitlint.upstream.contracts.target_rows import target_rows
+from kbitlint.upstream.contracts.trl_losses import LOSS_ROWS
+from kbitlint.upstream.contracts.wrapped_linears import wrapped_rows
 
 _ALL = tuple(f"trl.{name}Trainer" for name in ("SFT", "DPO", "KTO", "Reward", "GRPO", "RLOO", "Distillation"))
 #: trainers that compute log-probabilities from the weight of the head
 _FUSED = tuple(f"trl.{name}Trainer" for name in ("DPO", "KTO", "GRPO", "RLOO"))
+_ATTACHES = (*_ALL, "trl.ORPOTrainer", "trl.CPOTrainer")
 _ONLINE = ("trl.GRPOConfig", "trl.RLOOConfig")
 _REFUSES_LATE = ("trl.DPOTrainer", "trl.KTOTrainer")
 _IGNORES_LATE = tuple(name for name in _ALL if name not in _REFUSES_LATE)
@@ -60,7 +64,7 @@ _TRAINER_ROWS = (
         since="1",
     ),
     Contract(
-        _FUSED,
+        (*_FUSED, "trl.SFTTrainer", "trl.DistillationTrainer"),
         "('lm_head' in peft_config.target_modules or 'lm_head' in model.adapter_config.target_modules)"
         " and not has(model.loader, 'unsloth')",
         "Applying a PEFT adapter to `lm_head` is not supported",
@@ -139,6 +143,17 @@ _TRAINER_ROWS = (
 )
 
 _CONFIG_ROWS = (
+    *(
+        Contract(
+            tuple(f"trl.{name}Config" for name in ("SFT", "DPO", "KTO", "Reward", "GRPO", "RLOO")),
+            f"model_init_kwargs.{name} is not None",
+            f"__init__() got an unexpected keyword argument '{name}'",
+            "TypeError",
+            moment="when the trainer loads the model",
+            since="1",
+        )
+        for name in ("load_in_4bit", "load_in_8bit")
+    ),
     Contract(
         _ONLINE,
         "whole(num_generations) and num_generations < 2",
@@ -167,6 +182,21 @@ _CONFIG_ROWS = (
         "generation_batch_size () must be divisible by num_generations ()",
         example="generation_batch_size=8, num_generations=3, use_cpu=True, per_device_train_batch_size=1,"
         " gradient_accumulation_steps=3",
+    ),
+    Contract(  # steps_per_generation is gradient_accumulation_steps by default
+        _ONLINE,
+        "generation_batch_size is None and steps_per_generation is None and whole(num_generations) and num_generations > 1 "
+        "and per_device_train_batch_size * gradient_accumulation_steps * processes % num_generations != 0",
+        "generation_batch_size () must be divisible by num_generations ()",
+        example="num_generations=8, per_device_train_batch_size=1, gradient_accumulation_steps=2, use_cpu=True",
+    ),
+    Contract(
+        _ONLINE,
+        "eval_strategy in ('steps', 'epoch') and num_generations_eval is None and whole(num_generations)"
+        " and num_generations > 1 and per_device_eval_batch_size * processes % num_generations != 0",
+        "The global eval batch size ( * ) must be divisible by the number of generations used for evaluation ()",
+        example="eval_strategy='steps', per_device_eval_batch_size=3, use_cpu=True",
+        since="1",
     ),
     Contract(
         ("trl.GRPOConfig",),
@@ -202,4 +232,4 @@ _CONFIG_ROWS = (
     ),
 )
 
-ROWS = (*_TRAINER_ROWS, *_CONFIG_ROWS)
+ROWS = (*_TRAINER_ROWS, *LOSS_ROWS, *_CONFIG_ROWS, *wrapped_rows(*_ATTACHES), *target_rows(*_ATTACHES))

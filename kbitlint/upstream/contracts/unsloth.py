@@ -8,6 +8,12 @@ _LOADERS: tuple[str, ...] = ("unsloth.FastLanguageModel.from_pretrained", "unslo
 _LOADERS += ("unsloth.FastVisionModel.from_pretrained",)
 _CHANGED = " or ".join(f"{name} != model.adapter_config.{name}" for name in ("r", "lora_alpha", "lora_dropout", "bias"))
 
+#: the formats of llama.cpp that ``save_pretrained_gguf`` knows; those of ``iq`` need a matrix of their own
+_FORMATS = (
+    *("not_quantized", "fast_quantized", "quantized", "f32", "bf16", "f16", "q8_0", "q4_k_m", "q5_k_m", "q2_k", "q2_k_l"),
+    *("q3_k_l", "q3_k_m", "q3_k_s", "q4_0", "q4_1", "q4_k_s", "q4_k", "q5_k", "q5_0", "q5_1", "q5_k_s", "q6_k", "q3_k_xs"),
+)
+
 ROWS: tuple[Contract, ...] = (
     Contract(
         _LOADERS,
@@ -63,5 +69,25 @@ ROWS: tuple[Contract, ...] = (
         "save_method == 'merged_4bit'",
         "Unsloth: Merging into 4bit will cause your model to lose accuracy",
         "RuntimeError",
+    ),
+    Contract(
+        ("unsloth.save_pretrained_merged", "unsloth.push_to_hub_merged"),
+        "starts(save_method, 'merged') and save_method not in ('merged_16bit', 'merged 16bit', 'merged_4bit', 'merged 4bit',"
+        " 'merged_4bit_forced')",
+        "Unsloth: You must select one of 3 options when saving models",
+        "RuntimeError",
+    ),
+    Contract(
+        ("unsloth.save_pretrained_gguf", "unsloth.push_to_hub_gguf"),
+        "text(quantization_method) and quantization_method and not starts(quantization_method, 'iq')"
+        f" and quantization_method not in {_FORMATS!r}",
+        "Unsloth: Quant method is not supported. Choose from below",
+        "RuntimeError",
+    ),
+    Contract(  # vllm/lora: refuses adapters of a higher rank than the engine was made for
+        ("unsloth.get_peft_model",),
+        "model.fast is True and whole(r) and whole(model.highest_rank) and r > model.highest_rank",
+        "LoRA rank  is greater than max_lora_rank",
+        moment="when it generates",
     ),
 )

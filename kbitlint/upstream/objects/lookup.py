@@ -6,13 +6,12 @@ were not read count as having it. ``!`` marks a parameter without a default, ``*
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 from typing import TYPE_CHECKING
 
 from kbitlint.lazy_dataclass import dataclass
-from kbitlint.upstream.objects.returns import MODEL, PEFT_MODEL, TOKENIZER, TRAINER
+from kbitlint.upstream.objects.returns import MODEL, PEFT_MODEL, RANKED, TOKENIZER, TRAINER
 from kbitlint.upstream.versions import NEWEST, number
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ _BASES: Mapping[str, tuple[str, ...]] = {
     **{f"trl.{name}Trainer": (TRAINER,) for name in ("SFT", "DPO", "GRPO", "Reward")},
     PEFT_MODEL: ("peft.LoraModel", MODEL, "torch.nn.Module"),
     MODEL: ("torch.nn.Module",),
+    **dict.fromkeys(RANKED, ("torch.nn.Module",)),
 }
 #: classes whose objects have further attributes: modules of the architecture, what a tokenizer's own class adds
 _OPEN = frozenset((MODEL, PEFT_MODEL, TOKENIZER, "torch.nn.Module"))
@@ -111,15 +111,20 @@ def absent_member(owner: str, name: str, versions: Mapping[str, str], *, called:
         return lack if lack is not None and lack.until and owner not in _OPEN else None
     if owner in _PYTHON:
         return lack
-    meant = _meant(name, known)
+    meant = f"module.{name}" if owner in RANKED else _meant(name, known)
     if owner in _OPEN and not (called and (meant or (owner != TOKENIZER and name in _ELSEWHERE))):
         return None
     return Lack(name, lack.library, meant=meant)
 
 
 def _meant(name: str, known: Mapping[str, object]) -> str:
-    close = difflib.get_close_matches(name, [*known], 1, _CLOSE) if len(name) > 5 else []  # `fit`, `get`
-    return close[0] if close else ""
+    return _closest(name, known, _CLOSE) if len(name) > 5 else ""  # `fit`, `get`
+
+
+def _closest(name: str, known: Mapping[str, object], cutoff: float) -> str:
+    import difflib  # only a name that is not known needs it
+
+    return next(iter(difflib.get_close_matches(name, [*known], 1, cutoff)), "")
 
 
 def refused_argument(callee: str, name: str, versions: Mapping[str, str]) -> Lack | None:
@@ -141,8 +146,7 @@ def meant_option(owner: str, name: str) -> str:
     known = {**_names(owner, "CALLS"), **_names(owner, "MEMBERS")}
     if name in known or len(name) < 6:  # `inputs` is no misspelt option
         return ""
-    close = difflib.get_close_matches(name, [*known], 1, 0.8)
-    return close[0] if close else ""
+    return _closest(name, known, 0.8)
 
 
 def required(callee: str) -> tuple[str, ...]:

@@ -15,8 +15,12 @@ DATASET = "datasets.Dataset"
 SPLITS = "datasets.DatasetDict"
 STREAM = "datasets.IterableDataset"
 STREAMS = "datasets.IterableDatasetDict"
+FRAME = "pandas.DataFrame"
 OPTIMIZER = "torch.optim.Optimizer"
 SCHEDULER = "torch.optim.lr_scheduler.LRScheduler"
+
+#: wrappers for several devices, which have the attributes of ``torch.nn.Module`` alone
+RANKED = ("torch.nn.parallel.DistributedDataParallel", "torch.nn.DataParallel")
 
 #: what stands for the receiver, and for the first argument
 SELF, FIRST = "self", "first"
@@ -101,6 +105,7 @@ METHODS: Mapping[str, Mapping[str, str]] = {
         "save_to_disk": "None",
         "to_dict": "dict",
         "to_list": "list",
+        "to_pandas": FRAME,
         "unique": "list",
     },
     SPLITS: {
@@ -153,6 +158,7 @@ FUNCTIONS: Mapping[str, str] = {
     "transformers.get_linear_schedule_with_warmup": SCHEDULER,
     "transformers.get_cosine_schedule_with_warmup": SCHEDULER,
     "transformers.EarlyStoppingCallback": "transformers.TrainerCallback",
+    **{f"pandas.{name}": FRAME for name in ("DataFrame", "read_csv", "read_parquet")},
     "random.shuffle": "None",
     "random.seed": "None",
     "torch.manual_seed": "",
@@ -166,6 +172,7 @@ FUNCTIONS: Mapping[str, str] = {
     **{f"torch.optim.{name}": OPTIMIZER for name in ("AdamW", "Adam", "SGD", "Adafactor")},
     **{f"bitsandbytes.optim.{name}": OPTIMIZER for name in ("AdamW8bit", "PagedAdamW8bit", "PagedAdamW32bit", "Adam8bit")},
     "torch.utils.data.DataLoader": "torch.utils.data.DataLoader",
+    **{name: name for name in RANKED},
 }
 
 #: classes of configurations: an object of them is no model, no text and no dict

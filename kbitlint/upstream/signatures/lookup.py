@@ -16,7 +16,9 @@ from kbitlint.upstream.versions import NEWEST, declared, number, short
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-_LIBRARIES = ("transformers", "trl", "peft")
+    from kbitlint.facts.values import Call
+
+_LIBRARIES = ("transformers", "trl", "peft", "datasets")
 
 #: former name -> the name that replaces it, by the end of the class's name
 _RENAMED: Mapping[str, Mapping[str, str]] = {
@@ -136,6 +138,33 @@ def refusal(callee: str, name: str, versions: Mapping[str, str]) -> Keyword | No
     new = next((names[name] for end, names in _RENAMED.items() if callee.endswith(_kinds(end)) and name in names), "")
     kept = new and all(new != keyword.name for keyword in refused) and takes(callee, new, versions)
     return Keyword(best.library, name, best.until, best.since, new if kept else "", _INERT.get(name, ()))
+
+
+#: keywords of from_pretrained that went -> (first version read without them, successor, inert values)
+_WENT: Mapping[str, tuple[str, str, tuple[object, ...]]] = {
+    "use_auth_token": ("5.0.0", "token", (None, False)),
+    "resume_download": ("5.0.0", "", (True, False, None)),
+    "use_flash_attention_2": ("5.0.0", "", (False, None)),
+}
+#: keywords of tokenizers and trainers that no model's class or config takes
+_ALIEN = frozenset(
+    ("use_fast", "padding_side", "truncation_side", "add_eos_token", "add_bos_token", "max_seq_length", "device")
+)
+
+
+def load_refusal(call: Call, name: str, versions: Mapping[str, str]) -> Keyword | None:
+    """Return the keyword that ``from_pretrained`` of a model passes to a class that does not take it; None if it may take it.
+
+    transformers gives keywords that are no attribute of the config to the model's class. A checkpoint's code may take any.
+    """
+    cls = call.callee.rpartition(".from_pretrained")[0]
+    model = cls.startswith("transformers.") and ("AutoModel" in cls or "For" in cls)
+    if not model or call.value("trust_remote_code") not in (None, False):
+        return None
+    until, new, inert = _WENT.get(name, ("", "", ()))
+    if until and number(versions.get("transformers", NEWEST["transformers"])) >= number(until):
+        return Keyword("transformers", name, until, "", new, inert)
+    return Keyword("transformers", name) if name in _ALIEN else None
 
 
 def _kinds(end: str) -> tuple[str, ...]:

@@ -1,0 +1,40 @@
+"""Slips of a script: names that nothing binds, configs that are lost, tokens that are none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kbitlint.facts.object_faults import ObjectFault
+from kbitlint.source.text.undefined_names import undefined_names
+
+if TYPE_CHECKING:
+    import ast
+    from collections.abc import Iterator
+
+
+#: signs of special tokens in texts
+_MARKS = ("</s>", "<s>", "<|", "<eos>")
+
+
+def slips(module: ast.Module, text: str) -> Iterator[ObjectFault]:
+    """Yield the slips of a script that loads or trains a model."""
+    lines = text.split("\n")
+    for name, line in undefined_names(module, text):
+        yield ObjectFault("undefined", "", name, line, _start(lines, line))
+    if "Config(" in text or "Arguments(" in text:
+        from kbitlint.source.text.lost_settings import lost_settings  # scripts that make configs
+
+        for lost in lost_settings(module):
+            yield ObjectFault(
+                "lost", str(lost.later or ""), lost.name, lost.line, _start(lines, lost.line), detail=", ".join(lost.keywords)
+            )
+    if "Trainer(" in text and any(mark in text for mark in _MARKS):
+        from kbitlint.source.text.literal_tokens import literal_tokens  # scripts that write texts with tokens
+
+        for token, checkpoint, line in literal_tokens(module, text):
+            yield ObjectFault("literal", checkpoint, token, line, _start(lines, line))
+
+
+def _start(lines: list[str], line: int) -> int:
+    """Return the offset at which a line starts."""
+    return sum(len(one) + 1 for one in lines[: line - 1])
