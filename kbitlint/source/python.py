@@ -129,7 +129,7 @@ def _object_faults(
     if not any(one in text for one in _USES):
         return ()
     from kbitlint.source.kinds.flow import Flow  # data and configurations have no such objects
-    from kbitlint.source.text.slips import slips
+    from kbitlint.source.text.slips import slips  # data and configurations make none
 
     found = (*unless_deep(Flow(versions, text).follow(module)), *unless_deep(slips(module, text)))
     if not any(one in text for one in _BY_HAND):
