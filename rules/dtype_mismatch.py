@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.dtypes import LOW_PRECISION
+from kbitlint.facts.training import Loop
 from kbitlint.rule import Meta, Rule
+from kbitlint.upstream.norm_dtypes import promoted, widens
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -68,9 +69,10 @@ class DtypeMismatch(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """Yield one violation for each float32 head of the script that gets the 16-bit output of a quantized model."""
+        """Yield one violation for each float32 head that gets a 16-bit output, and for float32 norms before a 16-bit head."""
+        yield from self._promoted(source)
         heads = [head for head in source.heads if head.uncast_at]
-        if not heads or _widens(source.text):
+        if not heads or widens(source.text):
             return
         models = [model for path in source.paths for model in path.models.values() if model.load is not None]
         dtypes = {model.dtype for model in models if model.kbit and model.prepared is None and model.certain}
@@ -86,6 +88,19 @@ class DtypeMismatch(Rule):
                 surface=Surface.SOURCE,
                 evidence={"head": head.name, "made_at": head.line, "dtype": dtype},
                 fix=Fix(f"cast the output to float32 before {head.name}, or train under torch.autocast", Safety.DISPLAY),
+            )
+
+    def _promoted(self, source: SourceFacts) -> Iterator[Violation]:
+        for trained in source.trained():
+            model, trainer = trained.models[0], trained.paths[0].loop is Loop.TRAINER
+            plain = not trainer or all(training.bf16 is False and training.fp16 is False for training in trained.paths)
+            if model.widened is None or not plain or not all(map(promoted, trained.models)) or widens(source.text):
+                continue
+            yield self.violation(
+                f"the float32 {promoted(model)} meet what is in half precision, and no autocast region surrounds the step",
+                source.at(model.widened),
+                surface=Surface.SOURCE,
+                fix=Fix("call prepare_model_for_kbit_training in place of the cast, or train with bf16=True", Safety.DISPLAY),
             )
 
     def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
@@ -126,13 +141,3 @@ def _widened(path: str, trace: TraceFacts) -> int:
     """Return the bytes that a module's own half-precision parameters gain in float32."""
     own = (p for p in trace.model.parameters if p.module == path and p.dtype in ("float16", "bfloat16"))
     return sum(parameter.nbytes for parameter in own)
-
-
-def _widens(text: str) -> bool:
-    """Return whether a script casts the operands of matrix products, or the head, in a way of its own."""
-    if re.search(r"autocast|mixed_precision|Accelerator|Fabric|Lightning|set_default_dtype|\b(?:bf16|fp16)\b", text):
-        return True
-    if re.search(r"\b(?:SFT|DPO|KTO|GRPO|RLOO|ORPO|CPO|Reward)Trainer\(", text):
-        return True
-    casts = re.search(r"\.(?:bfloat16|half)\(\)|\.to\([^)\n]{0,60}(?:torch\.(?:bfloat16|float16|half)|dtype ?=)", text)
-    return casts is not None

@@ -22,8 +22,9 @@ class InferenceOnlyQuantization(Rule):
     ## What it does
 
     Reports quantized layers whose class declares that its kernel has no backward pass. GPTQModel declares it in
-    `SUPPORTS_TRAINING`. ExLlama, Marlin, Machete and GEMV kernels are known by name, and so are torchao weights that
-    quantize activations too. Also reports models whose quantizer declares that it does not support training.
+    `SUPPORTS_TRAINING`. ExLlama, Marlin, Machete and GEMV kernels are known by name, and so are weights of torchao and
+    compressed-tensors that quantize activations too. Also reports models whose quantizer declares that it does not support
+    training.
 
     ## Why is this bad?
 
@@ -81,7 +82,7 @@ class InferenceOnlyQuantization(Rule):
     def _violations(self, model: ModelFacts, context: TrainingContext, *, around: bool = False) -> Iterator[Violation]:
         stuck = [facts for facts in model.quantized if facts.packing.trains is False]
         for facts in stuck:
-            passed = around and facts.packing.method == "torchao"  # other kernels raise in the backward pass
+            passed = around and method_named(facts.packing.method).cuts
             yield self.violation(
                 f"{facts.packing.method} kernel has no backward" + (": gradients pass its adapter alone" if passed else ""),
                 Location(facts.path),

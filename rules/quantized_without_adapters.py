@@ -91,6 +91,15 @@ class QuantizedWithoutAdapters(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each Trainer that refuses its model on every path."""
+        for fault in source.object_faults:
+            if fault.kind == "unasked":
+                yield self.violation(
+                    f"the launch passes {fault.detail} without --use_peft, so {fault.name} returns None, and Trainer refuses",
+                    source.at_line(fault.line, "peft_config"),
+                    surface=Surface.SOURCE,
+                    evidence={"flag": fault.detail},
+                    fix=Fix("launch it with --use_peft", Safety.DISPLAY),
+                )
         for call, steps in source.steps_at(Action.TRAINER):
             models = [step.before for step in steps]
             bare = all(_bare(model) and model.load is not None and model.certain for model in models)

@@ -37,12 +37,26 @@ def _torchao(name: str, **arguments: Any) -> Any:
     return transformers.TorchAoConfig(quant_type=getattr(torchao.quantization, name)(**arguments))
 
 
+def _integers(name: str, bits: int) -> Any:
+    """Return the config of weights of so many bits in groups of 16, the width of the smallest layer here."""
+    from torchao import quantization  # no dependency of kbitlint
+
+    granularity = "weight_granularity" if "Activation" in name else "granularity"
+    given = {"weight_dtype": getattr(torch, f"int{bits}"), granularity: quantization.PerGroup(16)}
+    return transformers.TorchAoConfig(quant_type=getattr(quantization, name)(**given))
+
+
 #: name -> the config of transformers that asks for it, made when its package is wanted
 METHODS: dict[str, Callable[[], Any]] = {
     **{
         f"torchao {name}": functools.partial(_torchao, f"{name}Config")
         for name in ("Int8WeightOnly", "Int8DynamicActivationInt8Weight", "Float8WeightOnly")
     },
+    **{
+        f"torchao IntxWeightOnly, {bits} bits": functools.partial(_integers, "IntxWeightOnlyConfig", bits) for bits in (1, 2, 4)
+    },
+    "torchao Int8DynamicActivationIntxWeight": functools.partial(_integers, "Int8DynamicActivationIntxWeightConfig", 4),
+    "fp8, dequantized": functools.partial(transformers.FineGrainedFP8Config, weight_block_size=(16, 16), dequantize=True),
     **{
         f"hqq {bits} bits": functools.partial(transformers.HqqConfig, nbits=bits, group_size=16, axis=1)
         for bits in (8, 4, 3, 2)

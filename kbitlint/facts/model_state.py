@@ -67,6 +67,10 @@ class Adapters:
         return isinstance(self.config, Call) and mode is not None and mode.span == self.config.span and self.frozen_by is None
 
 
+#: what a loop casts, by the name of the call that stands for it
+NORMS, BIAS = "norms", "norms and biases"
+
+
 @dataclass(frozen=True, slots=True)
 class CheckpointConfig:
     """The content of config.json of a checkpoint that a script names, if the checkpoint is on this machine."""
@@ -132,6 +136,10 @@ class ModelState:
     """The rows of the embeddings after the last call that resized them; None if none did, UNKNOWN if they are not known."""
     settings: tuple[tuple[str, Value], ...] = ()
     """The values that the script gave to attributes of ``model.config``, the last ones first."""
+    widened: Call | None = None
+    """The cast to float32 of ``NORMS`` alone, or of them with the head's ``BIAS``, in a loop over parts; None without one."""
+    recast: bool = False
+    """Whether the script casts, or may cast, other parts of the model by themselves."""
     silenced: Call | None = None
     """The assignment that wraps the model's forward in ``no_grad``; None if there is none."""
     certain: bool = True

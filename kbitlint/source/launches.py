@@ -48,6 +48,8 @@ class Launch:
     """The number of processes; None if the command does not tell."""
     counts: bool = False
     """Whether the launcher tells an Accelerator how many batches to accumulate."""
+    named: frozenset[str] = field(default=frozenset(), compare=False)
+    """The options that one of the commands gives at least."""
 
 
 def launch_of(script: Path, notes: str = "") -> Launch | None:
@@ -68,7 +70,8 @@ def launch_of(script: Path, notes: str = "") -> Launch | None:
     processes = first.processes if all(one.processes == first.processes for one in others) else None
     sharded, flattened = all(one.fsdp for one in found), all(one.flattens for one in found)
     counts = any(one.counts for one in found)
-    return Launch(flags, ranks, sharded, flattened, zero, processes=processes, counts=counts)
+    cut, named = any(one.cut for one in found), frozenset(name for one in found for name in one.flags)
+    return Launch(flags, ranks, sharded, flattened, zero, cut, processes, counts, named)
 
 
 def _agreed(found: list[Launch]) -> dict[str, Object]:

@@ -44,7 +44,15 @@ _CALLED_BACK = ("Trainer)", "Callback)", "collator=", "compute_loss_func=", "met
 #: signs of a class that extends a trainer, its arguments or its config
 _EXTENDED = ("Trainer)", "Arguments)", "Config)")
 #: signs of a script that does by hand what ``by_hand`` reads
-_BY_HAND = ("latent_dist", "setattr(", "type=bool", "train_on_responses_only", "CompletionOnlyLM")
+_BY_HAND = (
+    "latent_dist",
+    "setattr(",
+    "type=bool",
+    "train_on_responses_only",
+    "CompletionOnlyLM",
+    "get_peft_config(",
+    "configure_optimizers",
+)
 #: signs of a script whose objects are followed
 _USES = ("Trainer(", "backward(", "from_pretrained(")
 
@@ -131,12 +139,18 @@ def _object_faults(
     from kbitlint.source.kinds.flow import Flow  # data and configurations have no such objects
     from kbitlint.source.text.slips import slips  # data and configurations make none
 
-    found = (*unless_deep(Flow(versions, text).follow(module)), *unless_deep(slips(module, text)))
+    ranked = launch is not None and (launch.processes or 1) > 1 and not launch.fsdp and launch.zero is None
+    flow = Flow(versions, text, ranked=ranked and "deepspeed" not in text)
+    found = (*unless_deep(flow.follow(module)), *unless_deep(slips(module, text)))
+    if "Trainer(" in text or "collate" in text:
+        from kbitlint.source.text.gpu_batches import gpu_batches, untrained  # modules of loads have neither
+
+        found = (*found, *gpu_batches(module, text), *untrained(module, text))
     if not any(one in text for one in _BY_HAND):
         return found
     from kbitlint.source.text.by_hand import by_hand  # few scripts do such things themselves
 
-    return (*found, *unless_deep(by_hand(module, text, launch.flags if launch is not None else {})))
+    return (*found, *unless_deep(by_hand(module, text, launch)))
 
 
 def _rounds(module: ast.Module, text: str, imports: Sequence[tuple[str, str]]) -> Iterator[OwnLoop]:

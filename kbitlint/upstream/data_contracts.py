@@ -194,11 +194,6 @@ CONTRACTS: Mapping[str, DataContract] = {
         "return a list of floats",
         "trl",
     ),
-    "reward without column": DataContract(
-        "nothing is passed for the parameter {}: a reward function gets columns of the data by name. A TypeError",
-        "name the parameter as the column is, or keep the column",
-        "trl",
-    ),
     # trl/trainer/grpo_trainer.py, _generate_and_score_completions: an advantage is a reward less the mean of its group
     "equal rewards": DataContract(
         "every completion gets the same reward, so every advantage is 0: nothing is learned",
@@ -252,6 +247,13 @@ CONTRACTS: Mapping[str, DataContract] = {
     "labels overwritten": DataContract(
         "DataCollatorForLanguageModeling makes labels of all tokens and drops those of the data, in which some are -100",
         "use DataCollatorForSeq2Seq(tokenizer), which pads the labels of the data",
+        learns=True,
+    ),
+    # trl/trainer/sft_trainer.py, tokenize_fn: the tokenizer adds its special tokens to texts
+    "two first tokens": DataContract(
+        "the chat template has written the first token, and SFTTrainer's tokenizer adds it again: every text starts with two",
+        "keep the messages in the column messages, and let SFTTrainer apply the template",
+        "trl",
         learns=True,
     ),
     "labels of padding": DataContract(

@@ -60,6 +60,8 @@ class Method:
     """Arguments of earlier versions, each with the value that the method has without them: dropping these changes nothing."""
     keeps_input: bool = False
     """Whether its layers multiply their input as it is, in their ``compute_dtype``. Another dtype of the input raises."""
+    cuts: bool = False
+    """Whether a layer that does not train gives an output without a graph. Others raise in the backward pass."""
     takes_attributes: bool = False
     """Whether a passed config is merged into a stored one (LOADING_ATTRIBUTES_CONFIG_TYPES)."""
     instead: str = 'load with backend="auto_trainable"'
@@ -147,6 +149,7 @@ METHODS: tuple[Method, ...] = (
         ("quant_type", "modules_to_not_convert", "include_input_output_embeddings", "untie_embedding_weights"),
         prepared=True,
         refuses_bare=True,
+        cuts=True,
         instead="load with a type that quantizes weights only",
     ),
     Method(
@@ -172,6 +175,8 @@ METHODS: tuple[Method, ...] = (
         layers=(Layer("CompressedLinear", None, "compressed"), Layer("CompressedTensorsFP8Linear", 8, "fp8")),
         tensors=r"\.weight_packed$",
         fails_with=("use_optimized_inference", True),
+        cuts=True,  # verified by execution with compressed-tensors 0.20
+        instead="load a checkpoint that quantizes weights only",
         takes_attributes=True,
     ),
     Method("higgs", "HiggsConfig", layers=(Layer("HiggsLinear", None, "higgs"),), trains=False, refuses_bare=True),

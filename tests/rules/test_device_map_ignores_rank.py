@@ -51,6 +51,7 @@ def test_the_fix_asks_for_the_rank(tmp_path):
             id="as qlora.py does",
         ),
         pytest.param(AUTO.replace("'auto'", "{'': rank}") + WRAPPED, id="the rank"),
+        pytest.param(AUTO.replace("'auto'", "{'': int(os.environ.get('LOCAL_RANK', '0'))}") + WRAPPED, id="a rank by default"),
         pytest.param("assert 'LOCAL_RANK' not in os.environ\n" + AUTO + TRAINED, id="asserts one process"),
         pytest.param("assert int(os.environ.get('WORLD_SIZE', 1)) == 1\n" + AUTO + TRAINED, id="asserts a world of one"),
         pytest.param("if 'LOCAL_RANK' in os.environ:\n    raise SystemExit('one')\n" + AUTO + TRAINED, id="ends on ranks"),

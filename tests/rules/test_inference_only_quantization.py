@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import collections
+import types
+
 import pytest
 import tiny
 import torch
@@ -126,24 +129,58 @@ class Int8Tensor(torch.Tensor):
             return func(*args, **(kwargs or {})).detach()
 
 
-def dynamic(targets):
+def packed_by_torchao(layer):
+    layer.weight = torch.nn.Parameter(layer.weight.detach().as_subclass(Int8Tensor), requires_grad=False)
+
+
+class Scheme:
+    """What compressed-tensors attaches to a Linear, whose forward it replaces."""
+
+    __module__ = "compressed_tensors.quantization.quant_scheme"
+    weights = input_activations = types.SimpleNamespace(num_bits=8, type="int")
+
+
+class Cache(collections.UserDict):
+    """Tensors that are moved to their device when they are read."""
+
+    def __getitem__(self, name):
+        found = super().__getitem__(name)
+        return None if found is None else found.to("cpu")
+
+
+def compressed(layer):
+    layer.quantization_scheme = Scheme()
+    layer.forward = lambda x: torch.nn.functional.linear(x.detach(), layer.weight)
+    layer.weight.requires_grad = False
+    layer.__dict__["_parameters"] = Cache(layer._parameters)
+
+
+def unpack(model, args):
+    assert not any(parameter.is_meta for parameter in model.parameters())
+
+
+unpack.__module__ = "compressed_tensors.compressors.model_compressors.model_compressor"
+
+
+def dynamic(targets, pack):
     from peft import LoraConfig, get_peft_model
 
     model = tiny.load(kind="none")
+    model.register_forward_pre_hook(unpack)
     for module in model.model.layers.modules():
         if isinstance(module, torch.nn.Linear):
-            packed = module.weight.detach().as_subclass(Int8Tensor)
-            module.weight = torch.nn.Parameter(packed, requires_grad=False)
+            pack(module)
     return get_peft_model(model, LoraConfig(r=4, target_modules=targets, init_lora_weights=False))
 
 
+@pytest.mark.parametrize("pack", [packed_by_torchao, compressed])
 @pytest.mark.parametrize(
     ("targets", "severity"),
     [(["q_proj", "up_proj"], "error"), (r".*layers.*_proj", "warning")],
     ids=["some", "all"],
 )
-def test_adapters_around_every_layer_carry_the_gradient_past_torchaos_dynamic_types(targets, severity):
-    model = dynamic(targets)
+def test_adapters_around_every_layer_carry_the_gradient_past_layers_that_round_what_comes_in(targets, severity, pack):
+    model = dynamic(targets, pack)
 
     assert {told for _, _, told in found(model)} == {severity}
     assert tiny.step(model).trains is (severity == "warning")

@@ -6,6 +6,8 @@ from peft import LoraConfig, get_peft_model
 from script_cases import ADAPTED, IMPORTS, LOADED, LOOP, PREPARED, RECIPE, TRAINED, findings, fixed_text, flagged_lines
 from transformers import Trainer, TrainingArguments
 
+from kbitlint.api import check
+
 BARE = LOADED + TRAINED
 RESULT_LOST = LOADED + "peft_model = wrap(model)\n" + TRAINED
 
@@ -200,3 +202,29 @@ def test_adapters_that_are_injected_into_the_model(training, flagged):
     message = "the adapters are injected into the quantized model, and Trainer refuses it without a PeftModel"
 
     assert findings("KB220", LOADED + PREPARED + inject + training) == [("error", training.strip(), message)] * flagged
+
+
+PARSED = """\
+from transformers import AutoModelForCausalLM
+from trl import ModelConfig, SFTConfig, SFTTrainer, TrlParser, get_peft_config, get_quantization_config
+args, config = TrlParser((SFTConfig, ModelConfig)).parse_args_and_config()
+model = AutoModelForCausalLM.from_pretrained("org/base", quantization_config=get_quantization_config(config))
+SFTTrainer(model=model, args=args, train_dataset=data, peft_config=get_peft_config(config)).train()
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [
+        ("--load_in_4bit", ["KB220"]),
+        ("--load_in_4bit --use_peft", []),
+        ("--lora_r 8", []),
+        ("--load_in_4bit ...", []),
+        ("--load_in_4bit\npython train.py --load_in_4bit --use_peft", []),
+    ],
+)
+def test_a_launch_without_adapters_for_a_packed_base(tmp_path, flags, found):
+    (tmp_path / "train.py").write_text(PARSED)
+    (tmp_path / "run.sh").write_text(f"python train.py {flags}\n")
+
+    assert [one.code for one in check(str(tmp_path / "train.py")).violations if one.code == "KB220"] == found

@@ -95,6 +95,7 @@ TRAINERS = {
     "KTO of one example": ("KTO", True, {}, {"per_device_train_batch_size": 1}),
     "nothing wrong": ("SFT", False, {}, {}),
     "adapters on the head": ("DPO", "lm_head", {}, {}),
+    "adapters on the head that SFT reads": ("SFT", "lm_head", {}, {}),
 }
 
 
@@ -427,3 +428,25 @@ def test_the_batches_of_all_processes_hold_whole_groups():
 def severity_of(script, imports, processes):
     found = findings("KB535", script, imports=imports, context=TrainingContext(world_size=processes))
     return [(severity, message) for severity, _, message in found]
+
+
+ADAPTED_BY = {
+    "peft": "model = peft.get_peft_model(model, {})\n",
+    "trl": "SFTTrainer(model=model, args=SFTConfig('out'), train_dataset=data, peft_config={}).train()\n",
+}
+
+
+@pytest.mark.parametrize("adapted", ADAPTED_BY.values(), ids=ADAPTED_BY)
+@pytest.mark.parametrize(
+    ("name", "config", "message"),
+    [
+        ("bigcode/starcoder2-3b", "peft.LNTuningConfig()", "Please specify `target_modules`"),
+        ("bigcode/starcoder2-3b", "peft.LNTuningConfig(target_modules=['norm'])", None),
+        ("google/gemma-2-2b", "peft.AdaptionPromptConfig(adapter_len=4, adapter_layers=1)", "Unsupported model type"),
+        ("meta-llama/Llama-3.2-1B", "peft.AdaptionPromptConfig(adapter_len=4, adapter_layers=1)", None),
+    ],
+)
+def test_a_config_whose_targets_peft_does_not_know_is_refused_by_all_that_attach_it(name, config, message, adapted):
+    found = said("import peft\n" + LOADED.replace("org/base", name) + adapted.format(config))
+
+    assert [(severity, message in text) for severity, text in found] == ([("error", True)] if message else [])

@@ -130,6 +130,21 @@ PAIRS = (
     "d = load_dataset('x', split='train').select_columns(['a', 'b', '{}'])\nloss = losses.CoSENTLoss(model)\n"
     "SentenceTransformerTrainer(model=model, train_dataset=d, loss=loss).train()\n"
 )
+HELPED = (
+    "def score(text):\n    return len(re.findall('a', text))\n"
+    "def reward(completions, **kwargs):\n    return [score(one{}) for one in completions]\n"
+)
+CAUGHT = (
+    "def reward(completions, **kwargs):\n    found = []\n    for one in completions:\n        try:\n"
+    "            found.append(len(json.loads(one)))\n        except Exception:\n            found.append(0.0)\n"
+    "    return found\n"
+)
+TURNS = (
+    "words = AutoTokenizer.from_pretrained('{}')\ndef render(row, words):\n"
+    "    text = words.apply_chat_template(row['m'], tokenize=False{})\n    return {{'text': text}}\n"
+    "d = data.map(render, fn_kwargs={{'words': words}})\n"
+    "SFTTrainer(model=m, args=SFTConfig('o'), train_dataset=d, processing_class=words)\n"
+)
 WHOLE = (
     "from trl import SFTConfig, SFTTrainer\nd = load_dataset('x', split='train').select_columns(['{}'])\n"
     "SFTTrainer(model=m, train_dataset=d, args=SFTConfig('o', {}), processing_class=p)\n"
@@ -161,8 +176,8 @@ REFERENCE = (
         (ONE.format("score"), "one reward for a batch", 4, ONE.format("[score]")),
         (DPO.format("data.column_names"), "column missing", 3, DPO.format("['text']")),
         (PROMPTS.format("question", "a") + GRPO, "column missing", 7, PROMPTS.format("prompt", "a") + GRPO),
-        (PROMPTS.format("prompt", "solution") + GRPO, "reward without column", 4, PROMPTS.format("prompt", "a") + GRPO),
-        (REWARD.replace("(completions", "(completions, prompt").format("len(one)") + GRPO, "reward without column", 2,
+        (PROMPTS.format("prompt", "solution") + GRPO, "column of rewards missing", 4, PROMPTS.format("prompt", "a") + GRPO),
+        (REWARD.replace("(completions", "(completions, prompt").format("len(one)") + GRPO, "column of rewards missing", 2,
          REWARD.replace("(completions", "(completions, prompts").format("len(one)") + GRPO),
         (REWARD.replace("completions]", "completions if one]").format("len(one)") + GRPO, "rewards left out", 3,
          REWARD.format("len(one) if one else 0") + GRPO),
@@ -175,6 +190,13 @@ REFERENCE = (
         (DPO.replace("from trl", "from trl.experimental.orpo").replace("DPO", "ORPO").format("data.column_names"),
          "column missing", 3, DPO.replace("'b'", "'b', 'rejected': 'c'").format("data.column_names")),
         (PAIRS.format("similarity"), "pairs without labels", 3, PAIRS.format("score")),
+        (CHAT + HELPED.format("") + GRPO, "messages as text", 3, CHAT + HELPED.format("[0]['content']") + GRPO),
+        (CHAT + "def reward(completions, **kwargs):\n    return [len(json.loads(one)) for one in completions]\n" + GRPO,
+         "messages as text", 3, CHAT + CAUGHT + GRPO),
+        (TURNS.format("Qwen/Qwen3-8B", ", add_generation_prompt=True"), "generation prompt learned", 3,
+         TURNS.format("Qwen/Qwen3-8B", "")),
+        (TURNS.format("meta-llama/Llama-3.1-8B-Instruct", ""), "two first tokens", 3,
+         TURNS.replace("False", "False).removeprefix(words.bos_token", 1).format("meta-llama/Llama-3.1-8B-Instruct", "")),
         (STREAM + REFERENCE.format(", precompute_ref_log_probs=True"), "streamed reference", 3, STREAM + REFERENCE.format("")),
     ],
 )  # fmt: skip
@@ -215,7 +237,7 @@ main()
 def test_data_is_followed_through_functions_tuples_and_fewer_rows():
     assert uses(BUILT.format("prompt", "gold", "same = False")) == []
     assert uses(BUILT.format("question", "gold", "same = False")) == [("column missing", 20)]
-    assert uses(BUILT.format("prompt", "answer", "same = False")) == [("reward without column", 9)]
+    assert uses(BUILT.format("prompt", "answer", "same = False")) == [("column of rewards missing", 9)]
     assert uses(BUILT.format("prompt", "gold", "continue")) == [("rewards left out", 11)]
 
 

@@ -69,7 +69,7 @@ def said(folder, code, script=LOADS, context=None):
         (
             "run.sh",
             "python train.py --bits 4 ...\npython train.py --bits 4 --seed 1\n",
-            Launch({"bits": Constant(4), "seed": Constant(1)}, processes=1),
+            Launch({"bits": Constant(4), "seed": Constant(1)}, cut=True, processes=1),
         ),
     ],
 )
@@ -175,6 +175,32 @@ def test_the_comments_of_a_script_tell_its_launch(tmp_path, notes, launch):
 def test_a_comment_or_docstring_counts_and_code_does_not(tmp_path, note):
     assert len(said(tmp_path, "KB720", note + LOADS)) == 1
     assert said(tmp_path, "KB720", LOADS + 'command = "torchrun --nproc_per_node 4 train.py"\n') == []
+
+
+WRAPS = (
+    "from accelerate import Accelerator\nimport torch\n" + IMPORTS + "acc = Accelerator()\n"
+    "model = AutoModelForCausalLM.from_pretrained('m')\nmodel = get_peft_model(model, LoraConfig(r=8))\n"
+    "optimizer = torch.optim.AdamW(model.parameters())\nmodel, optimizer = acc.prepare(model, optimizer)\n"
+    "acc.backward(model(**batch).loss)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("command", "end", "count"),
+    [
+        ("accelerate launch --num_processes 2 train.py", "model.save_pretrained('out')\n", 1),
+        ("accelerate launch --num_processes 2 train.py", "acc.unwrap_model(model).save_pretrained('out')\n", 0),
+        ("accelerate launch --num_processes 2 train.py", "model.module.save_pretrained('out')\n", 0),
+        ("accelerate launch --num_processes 2 --use_fsdp train.py", "model.save_pretrained('out')\n", 0),
+        ("python train.py", "model.save_pretrained('out')\n", 0),
+    ],
+)
+def test_an_accelerator_wraps_the_model_of_several_processes(tmp_path, command, end, count):
+    (tmp_path / "run.sh").write_text(command)
+
+    assert [message for _, message in said(tmp_path, "KB570", WRAPS + end)] == [
+        "the object of DistributedDataParallel has no attribute save_pretrained: an AttributeError"
+    ] * count
 
 
 OWN_ARGUMENTS = (

@@ -97,7 +97,7 @@ data = data.map(row, remove_columns=data.column_names)
 OWN = "Weighted(model=model, args=args, train_dataset=data, data_collator=default_data_collator).train()\n"
 LIST = "data = Dataset.from_list([{'question': 'a', 'answer': 'b'}] * 4)\n"
 TOKENS = "data = data.map(lambda one: tokenizer(one['text']), remove_columns=['text'])\n"
-REWARD = "def reward(completions, solution, **more):\n    return [1.0 for one in completions]\n"
+REWARD = "def reward(completions, solution, **more):\n    return [len(one) for one in completions]\n"
 ASK = "data = data.map(lambda one: {{'{}': one['q'], '{}': one['a']}}, remove_columns=data.column_names)\n"
 GRPO = "GRPOTrainer(model=model, reward_funcs=[reward], train_dataset=data)\n"
 EVAL = f"both = load_dataset('json', data_files=files)\ndata = both['train']\n{TOKENS}test = both['test']{{}}\n"

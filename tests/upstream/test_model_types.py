@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import transformers
+from peft.tuners.adaption_prompt import config as adaption_prompt
 from peft.tuners.mixed import COMPATIBLE_TUNER_TYPES
 from peft.utils import constants
 from transformers.models.auto import configuration_auto, modeling_auto
@@ -12,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from kbitlint.upstream.architectures import ARCHITECTURES
 from kbitlint.upstream.contracts.auto_classes import NO_CAUSAL, NO_CLASSIFIER, REFUSED
-from kbitlint.upstream.contracts.model_types import DEFAULT_TARGETS, MIXABLE, NO_FLASH, NO_SDPA
+from kbitlint.upstream.contracts.model_types import ADAPTION_PROMPT, DEFAULT_TARGETS, MIXABLE, NO_FLASH, NO_SDPA
 from kbitlint.upstream.family_rows import FAMILIES
 from kbitlint.upstream.layer_paths import STACKS, layer_paths
 
@@ -43,6 +44,10 @@ def test_the_types_whose_classes_lack_a_kind_of_attention(flag, known):
 @pytest.mark.parametrize(("method", "types"), [(one, types) for many, types in DEFAULT_TARGETS.items() for one in many])
 def test_the_types_whose_targets_a_method_of_peft_knows(method, types):
     assert set(types) == set(getattr(constants, f"TRANSFORMERS_MODELS_TO_{method}_TARGET_MODULES_MAPPING"))
+
+
+def test_the_types_for_which_peft_has_adaption_prompts():
+    assert set(adaption_prompt.TRANSFORMERS_MODEL_CONFIG) == set(ADAPTION_PROMPT)
 
 
 def test_the_types_that_an_auto_class_refuses():

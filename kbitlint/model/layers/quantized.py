@@ -41,6 +41,9 @@ def packing_of(module: nn.Module) -> Packing | None:
         compute = attribute(module, "compute_dtype") if method_named(method).keeps_input else None
         computes_in = None if compute is None else short_name(compute)
         return Packing(method, bits, kind, computes_in, features=_features(module), trains=_trains(cls))
+    scheme = module.__dict__.get("quantization_scheme")
+    if type(scheme).__module__.startswith("compressed_tensors"):
+        return _compressed(module, scheme)
     weight = module._parameters.get("weight")  # noqa: SLF001  # one dictionary read instead of a property chain
     if weight is not None and type(weight.data).__module__.startswith("torchao"):
         return _torchao(module, weight.data)
@@ -59,6 +62,20 @@ def _torchao(module: nn.Module, weight: Any) -> Packing:
     return Packing(
         "torchao", int(bits.group()) if bits else None, kind, features=_features(module), trains=False if dynamic else None
     )
+
+
+def _compressed(module: nn.Module, scheme: Any) -> Packing | None:
+    """Return the packing of an ordinary Linear with a scheme of compressed-tensors, or None if it quantizes no weight.
+
+    compressed-tensors 0.20 rounds activations without a graph (``fake_quantize``), so nothing behind it requires grad.
+    """
+    weights = attribute(scheme, "weights")
+    if weights is None:
+        return None
+    rounded = any(attribute(scheme, name) is not None for name in ("input_activations", "output_activations"))
+    bits, kind = attribute(weights, "num_bits"), str(attribute(weights, "type") or "")
+    name = f"{kind.rpartition('.')[2].lower()}{bits}"
+    return Packing("compressed-tensors", bits, name, features=_features(module), trains=False if rounded else None)
 
 
 def packed_class(cls: Any) -> int | None:

@@ -122,7 +122,7 @@ def stand_in(module: nn.Module, packing: Packing, device: str, adapter: Tensor |
             scalar.
     """
     features, as_is = packing.features, method_named(packing.method).keeps_input
-    cuts = packing.trains is False and packing.method == "torchao"  # other kernels raise in the backward pass
+    cuts = packing.trains is False and method_named(packing.method).cuts
     compute = getattr(torch, packing.compute_dtype) if packing.compute_dtype else None
     if features is None:
         return lambda incoming, *_, **__: _Gives.apply(incoming, adapter)  # type: ignore[no-any-return,no-untyped-call]  # torch's

@@ -72,11 +72,20 @@ def twin_of(model: nn.Module) -> nn.Module:
         packing = packing_of(original)
         if packing is not None:
             module.__dict__[TOLD] = packing
+        _hold_tensors(module, original, memo)
         _run_in_place(module)
         if has_end(module):
             module.__class__ = without_end(type(module))
         module.__dict__[ORIGINAL] = weakref.ref(original)
     return twin
+
+
+def _hold_tensors(module: nn.Module, original: nn.Module, memo: dict[int, Any]) -> None:
+    """Let a copy hold its tensors in dictionaries. compressed-tensors 0.20 holds them in caches, which move them."""
+    for kind in ("_parameters", "_buffers"):
+        if not isinstance(module.__dict__[kind], dict):
+            held = getattr(original, kind).items()
+            module.__dict__[kind] = {name: one if one is None else memo.get(id(one), _empty(one)) for name, one in held}
 
 
 def originals_of(module: nn.Module) -> Iterator[nn.Module]:
@@ -162,7 +171,13 @@ class _EmptyCopies(TorchFunctionMode):
 
 
 def _run_in_place(module: nn.Module) -> None:
-    """Remove accelerate's hooks that move or cast weights. A twin has no weights to move. A user's own hook stays."""
+    """Remove the hooks that move, cast or unpack weights, which a twin has not. A user's own hook stays.
+
+    They are those of accelerate, and of compressed-tensors 0.20 the one that unpacks a whole model in its first forward pass.
+    """
+    for number, unpacks in list(module._forward_pre_hooks.items()):  # noqa: SLF001  # torch has no public way to list hooks
+        if getattr(unpacks, "__module__", "").startswith("compressed_tensors.compressors"):
+            del module._forward_pre_hooks[number]  # noqa: SLF001  # see above
     hook = module.__dict__.get("_hf_hook")
     if hook is None:
         return

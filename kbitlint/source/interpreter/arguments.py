@@ -9,10 +9,12 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.facts.dtypes import CAST_TO
 from kbitlint.facts.model_state import Adapters, CheckpointConfig, ModelState
 from kbitlint.facts.reentry import Reentry
 from kbitlint.facts.values import UNKNOWN, Argument, Call, Symbol, Value, last_name
 from kbitlint.files.local_configs import adapter_config, deepspeed_config, zero_stage
+from kbitlint.source.interpreter.names import CASTS
 from kbitlint.upstream.calls import TRAINING_ARGUMENTS, Arguments, Checkpoints, TrainerApi
 from kbitlint.upstream.config_counts import EXPERT_COUNTS, LAYER_COUNTS
 from kbitlint.upstream.hub_names import is_hub_id, published_method, stored_method, stored_quantized
@@ -263,3 +265,17 @@ def _written(config: Call, prefix: str = "") -> Iterator[tuple[str, Value]]:
             yield from _written(argument.value, f"{prefix}{argument.name}.")
         elif isinstance(argument.value, (bool, int, float, str, tuple)):
             yield f"{prefix}{argument.name}", argument.value
+
+
+def cast_dtype(call: Call, name: str) -> str | None:
+    """Return the dtype to which a method casts: ``half()``, ``to(torch.float16)``; None if it casts to none that is known."""
+    shown = [call.dtype("dtype"), *(call.dtype(argument.name) for argument in call.arguments)]
+    found = next((item for item in shown if item in CAST_TO), None)
+    return CASTS.get(name) or (found if isinstance(found, str) else None)
+
+
+def disabled(name: str, state: ModelState) -> ModelState:
+    """Return a state after a method that switches checkpointing off, or removes the hooks of the last call that made some."""
+    if name in ("gradient_checkpointing_disable", "activation_checkpointing_disable"):
+        return dataclasses.replace(state, checkpointing=dataclasses.replace(state.checkpointing, enabled=False))
+    return dataclasses.replace(state, hooks=state.hooks[:-1]) if name == "disable_input_require_grads" else state

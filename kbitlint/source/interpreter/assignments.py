@@ -110,9 +110,12 @@ class Assignments(Interpreter):
             elif target.attr == "data":
                 call = Call("data", self.text.span(target))
                 every = None if owner.filtered else self._cast_of(written)
+                self.cast_part(owner.net, target.value, self._cast_of(written), call.span, ending=".weight")
                 self.trail.step(Action.PREPARED_BY_HAND, call, owner.net, owner.net.state, every)
         elif isinstance(owner, Submodule) and target.attr == "requires_grad":
             self.set_grad(Parameters(owner.net, filtered=True), value, self.text.span(target))
+        elif isinstance(owner, Submodule):
+            owner.net.state = dataclasses.replace(owner.net.state, recast=True)
         elif isinstance(owner, Record):
             self._give(owner, target.attr, target, value, written)
         elif isinstance(owner, TrackedModel):
@@ -129,6 +132,8 @@ class Assignments(Interpreter):
 
     def _bind_part(self, net: TrackedModel, target: ast.Attribute, written: ast.expr | None) -> None:
         """Apply an assignment to an attribute of a model."""
+        if isinstance(written, ast.Call):
+            net.state = dataclasses.replace(net.state, recast=True)
         if target.attr == "forward":
             self.silence(net, written, self.text.span(target))
         elif target.attr == "gradient_checkpointing":

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from contextlib import AbstractContextManager
 
-    from kbitlint.facts.values import Span
+    from kbitlint.facts.values import Span, Value
     from kbitlint.source.interpreter.objects import (
         Class,
         Entry,
@@ -137,6 +137,10 @@ class Interface:
 
     def weights_method(self, node: ast.Call, name: str, net: TrackedModel) -> Object:
         """Return the state dict of a model, or record that it gets that of a model that the path has followed."""
+        raise NotImplementedError
+
+    def cast_part(self, net: TrackedModel, owner: ast.expr, dtype: Value, span: Span, *, ending: str = "") -> None:
+        """Record a cast of a parameter or module: in a loop over all of them, of those that its conditions choose."""
         raise NotImplementedError
 
     def part_method(self, node: ast.Call, name: str, part: Submodule) -> Object:

@@ -11,6 +11,7 @@ import dataclasses
 from kbitlint.facts.model_state import Adapters, CheckpointingState, merged, without_adapters
 from kbitlint.facts.source import Action
 from kbitlint.facts.values import UNKNOWN, Call, Span
+from kbitlint.source.interpreter.arguments import cast_dtype, disabled
 from kbitlint.source.interpreter.base import Interpreter
 from kbitlint.source.interpreter.names import CASTS
 from kbitlint.source.interpreter.objects import (
@@ -152,7 +153,15 @@ class ModelCalls(Interpreter):
             self._set_everything(arguments.frozen(self.effort), part.net, UNKNOWN, filtered=True)
         elif name in ("parameters", "named_parameters"):
             return Parameters(part.net, filtered=True)
-        elif name in (*_MODULES, "to", "cuda", "cpu", "float", "half", "bfloat16", "train", "eval"):
+        elif name in CASTS or name in ("to", "type"):
+            self.cast_part(
+                part.net,
+                getattr(node.func, "value", node),
+                cast_dtype(arguments.frozen(self.effort), name),
+                self.text.span(node),
+            )
+            return part
+        elif name in (*_MODULES, "cuda", "cpu", "train", "eval"):
             return part
         self._escape(arguments, name)
         return UNKNOWN
@@ -188,7 +197,7 @@ class ModelCalls(Interpreter):
         if name in ("save_pretrained", "push_to_hub"):
             folder = call.value("save_directory", call.value("repo_id", UNKNOWN))
             self.trail.step(Action.SAVE, call, net, net.state, call.value("0", folder))
-        self._disable(name, net)
+        net.state = disabled(name, net.state)
         if name == "enable_gradient_checkpointing":  # of diffusers, whose class chooses use_reentrant
             net.state = dataclasses.replace(net.state, checkpointing=CheckpointingState(None))
             return UNKNOWN
@@ -203,15 +212,6 @@ class ModelCalls(Interpreter):
             net.state = dataclasses.replace(net.state, certain=False)
         return UNKNOWN
 
-    @staticmethod
-    def _disable(name: str, net: TrackedModel) -> None:
-        """Apply a method that switches checkpointing off, or removes the hooks of the last call that made some."""
-        if name in ("gradient_checkpointing_disable", "activation_checkpointing_disable"):
-            off = dataclasses.replace(net.state.checkpointing, enabled=False)
-            net.state = dataclasses.replace(net.state, checkpointing=off)
-        elif name == "disable_input_require_grads":
-            net.state = dataclasses.replace(net.state, hooks=net.state.hooks[:-1])
-
     def _move_or_unpack(self, call: Call, name: str, net: TrackedModel) -> None:
         if name == "cuda":
             self.trail.step(Action.MOVE, call, net, net.state)
@@ -220,17 +220,18 @@ class ModelCalls(Interpreter):
             net.state = dataclasses.replace(net.state, method=None, bits=None, quantization=None, unpacked=bits)
 
     def _cast(self, call: Call, name: str, net: TrackedModel) -> None:
-        value = CASTS.get(name)
-        if value is None:
-            shown = [call.dtype("dtype"), *(call.dtype(argument.name) for argument in call.arguments)]
-            value = next((item for item in shown if item in ("float16", "bfloat16", "float32")), None)
+        value = cast_dtype(call, name)
         if value is None:
             if name == "to" and call.arguments:
                 self.trail.step(Action.MOVE, call, net, net.state)
             return
         adapters = net.state.adapters
         after = dataclasses.replace(
-            net.state, dtype=value, adapters=None if adapters is None else dataclasses.replace(adapters, dtype=value)
+            net.state,
+            dtype=value,
+            widened=None,
+            recast=False,
+            adapters=None if adapters is None else dataclasses.replace(adapters, dtype=value),
         )
         self.trail.step(Action.CAST, call, net, after, value)
 

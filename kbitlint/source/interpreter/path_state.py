@@ -218,6 +218,7 @@ class PathState:
         cast = state.method == "bitsandbytes" or state.method not in PREPARED_METHODS
         dtype = "float32" if cast and state.method is not UNKNOWN else state.dtype
         after = dataclasses.replace(state, base_frozen=True, adapters=adapters, prepared=call, dtype=dtype)
+        after = dataclasses.replace(after, widened=None, recast=False) if dtype == "float32" else after
         known = state.method in PREPARED_METHODS or state.method is UNKNOWN or state.unpacked is not None
         if api.checkpoints is not None and known:
             after = self.enable_checkpointing(call, api.checkpoints, after)

@@ -15,6 +15,7 @@ from kbitlint.limits import current
 from kbitlint.source.interpreter.assignments import Assignments
 from kbitlint.source.interpreter.builtin_calls import BuiltinCalls
 from kbitlint.source.interpreter.calls import Calls
+from kbitlint.source.interpreter.cast_parts import CastParts
 from kbitlint.source.interpreter.command_line import CommandLine
 from kbitlint.source.interpreter.conditions import Conditions
 from kbitlint.source.interpreter.containers import Containers
@@ -67,6 +68,7 @@ class ScriptInterpreter(
     Containers,
     ModelCalls,
     NamedParts,
+    CastParts,
     Gradients,
     Tensors,
     Trainers,

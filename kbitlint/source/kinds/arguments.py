@@ -41,6 +41,7 @@ class ArgumentFaults:
         self.faults: list[ObjectFault] = []
         self.guarded = 0
         self.stored: set[str] = set()
+        self.ranked = False
         self._pure: dict[int, tuple[str, str]] = {}
         self._unentered: dict[int, str] = {}
         self._lost: dict[int, str] = {}

@@ -21,6 +21,7 @@ from kbitlint.upstream.objects.returns import (
     OPTIMIZER,
     PEFT_MODEL,
     PURE,
+    RANKED,
     SCHEDULER,
     SELF,
     SPLITS,
@@ -135,15 +136,24 @@ class CallFaults(ArgumentFaults):
             self._generation(node, places, named)
         if method == "add_adapter" and owner.name in _MODELS and places and not isinstance(node.args[0], ast.Starred):
             self._added(owner, places[0], node)
-        if owner.name == "accelerate.Accelerator" and method == "prepare":
-            self._lost[id(node)] = ", ".join(ast.unparse(one) for one in node.args)
-            several = len(places) > 1 and not any(isinstance(one, ast.Starred) for one in node.args)
-            return Kind("tuple", tuple(places), source="Accelerator.prepare", line=node.lineno) if several else None
+        if owner.name == "accelerate.Accelerator" and method in ("prepare", "unwrap_model"):
+            return self._prepared(method, node, places)
         if owner.name == TOKENIZER and method == "apply_chat_template":
             return chat_text(owner, node)
         if method in PURE.get(owner.name, ()):
             self._pure[id(node)] = owner.name, method
         return self._result(owner, method, node, places, named)
+
+    def _prepared(self, method: str, node: ast.Call, places: list[Kind | None]) -> Kind | None:
+        """Return what an Accelerator prepares; a model of several ranks is wrapped in DDP until it is unwrapped."""
+        if method == "unwrap_model":
+            first = places[0] if places else None
+            return None if first is not None and first.name in RANKED else first
+        self._lost[id(node)] = ", ".join(ast.unparse(one) for one in node.args)
+        several = len(places) > 1 and not any(isinstance(one, ast.Starred) for one in node.args)
+        if self.ranked:
+            places = [Kind(RANKED[0]) if one is not None and one.name in _MODELS else one for one in places]
+        return Kind("tuple", tuple(places), source="Accelerator.prepare", line=node.lineno) if several else None
 
     def _result(
         self, owner: Kind, method: str, node: ast.Call, places: list[Kind | None], named: Mapping[str | None, Kind | None]

@@ -39,10 +39,12 @@ class Flow(Expressions):
     Args:
         versions: The versions of the libraries.
         text: The text of the script.
+        ranked: Whether several processes run it, so that an Accelerator wraps its models in DDP.
     """
 
-    def __init__(self, versions: Mapping[str, str], text: str) -> None:
+    def __init__(self, versions: Mapping[str, str], text: str, *, ranked: bool = False) -> None:
         super().__init__(versions, text)
+        self.ranked = ranked
         self.shared: set[str] = set()
         self._times: dict[int, int] = {}
         self._read: dict[int, Inside] = {}

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.object_faults import ObjectFault
 from kbitlint.source.nodes import last_name, walk
+from kbitlint.source.text.lightning_schedules import schedules
 from kbitlint.upstream.special_tokens import template_of_marks, template_of_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from kbitlint.source.launches import Launch
 
     _Found = tuple[str, str, int, str]
     """The kind of fault, the name, the line and a detail."""
@@ -22,14 +25,15 @@ _NO = ("false", "no", "0", "off", "f", "n")
 _MARKED = ("train_on_responses_only", "DataCollatorForCompletionOnlyLM")
 
 
-def by_hand(module: ast.Module, text: str, flags: Mapping[str, object]) -> Iterator[ObjectFault]:
+def by_hand(module: ast.Module, text: str, launch: Launch | None) -> Iterator[ObjectFault]:
     """Yield what a script leaves incomplete.
 
     Args:
         module: Its syntax tree.
         text: Its text.
-        flags: What the command that launches it passes, by option without dashes; empty if no command is known.
+        launch: The command that launches it; None if no command is known.
     """
+    flags = launch.flags if launch is not None else {}
     starts = [0, *(at + 1 for at, letter in enumerate(text) if letter == "\n")]
     calls = [node for node in walk(module) if isinstance(node, ast.Call)]
     for kind, name, line, detail in (
@@ -38,6 +42,8 @@ def by_hand(module: ast.Module, text: str, flags: Mapping[str, object]) -> Itera
         *_flags(calls, text, flags),
         *_unfound(calls),
         *_unwritten(module, calls),
+        *(_unasked(calls, text, launch) if launch is not None else ()),
+        *schedules(module),
     ):
         yield ObjectFault(kind, "", name, line, starts[line - 1], detail=detail)
 
@@ -125,6 +131,17 @@ def _bound(module: ast.Module, node: ast.expr | None) -> str:
         if isinstance(one, ast.Assign) and any(isinstance(to, ast.Name) and to.id == node.id for to in one.targets)
     ]
     return _text(values[0]) if len(values) == 1 else ""
+
+
+def _unasked(calls: list[ast.Call], text: str, launch: Launch) -> Iterator[_Found]:
+    """Yield the adapters that TRL makes of the command line, where the command asks for a packed base alone."""
+    bits = next((one for one in ("load_in_4bit", "load_in_8bit") if getattr(launch.flags.get(one), "value", None) is True), "")
+    if not bits or launch.cut or "use_peft" in launch.named or "get_peft_model" in text or "use_peft" in text:
+        return
+    if "get_quantization_config(" in text:
+        for call in calls:
+            if last_name(call.func) == "get_peft_config":
+                yield "unasked", "get_peft_config", call.lineno, f"--{bits}"
 
 
 def _keyword(call: ast.Call, name: str) -> ast.expr | None:

@@ -13,9 +13,11 @@ from kbitlint.source.text.collators import masked
 from kbitlint.source.text.data_sets import columns, set_uses
 from kbitlint.source.text.folder_uses import folder_uses
 from kbitlint.source.text.labels import keeps_labels, label_uses
-from kbitlint.source.text.mapped_functions import TEXT_METHODS, batched, encodings
+from kbitlint.source.text.mapped_functions import batched, encodings
 from kbitlint.source.text.own_results import forked_cuda, result_uses
 from kbitlint.source.text.pad_tokens import unpadded
+from kbitlint.source.text.rendered_texts import rendered
+from kbitlint.source.text.reward_forms import misread_rewards
 from kbitlint.source.text.row_uses import row_uses
 from kbitlint.source.text.run_uses import run_uses
 from kbitlint.source.text.trainer_functions import trainer_uses
@@ -36,7 +38,6 @@ _RAW = frozenset(
     )
 )
 _INPUT_ENDS = ("ids", "mask", "values", "features", "labels", "label", "embeds", "thw", "sizes", "inputs")
-_PATTERNS = frozenset(("match", "search", "fullmatch", "findall", "finditer"))
 _FORMATS = ("with_format", "set_format", "with_transform", "set_transform")
 
 
@@ -103,7 +104,9 @@ class _Trainer:
             yield from self._formatted()
             yield from self._unmarked_template()
         if self._name in ONLINE:
-            yield from self._rewards()
+            yield from misread_rewards(self._names, self._call, self._maps())
+        if self._name == "trl.SFTTrainer":
+            yield from rendered(self._names, self._call, self._maps(), self._text)
 
     def _maps(self) -> list[tuple[ast.Call, Def]]:
         maps = [one for one in self._names.chain(keyword(self._call, "train_dataset")) if one.args and last(one) == "map"]
@@ -217,48 +220,4 @@ class _Trainer:
             value, _ = self._names.value(node)
             if asked is not None and isinstance(value, ast.Constant) and isinstance(value.value, str) and "{%" in value.value:
                 yield DataUse("template without marks", asked.lineno)
-                return
-
-    def _rewards(self) -> Iterator[DataUse]:
-        given, _ = self._names.value(keyword(self._call, "reward_funcs"))
-        prompts = [form for _, function in self._maps() for one in returned(function) if (form := _prompt(items(one)))]
-        for one in (given.elts if isinstance(given, (ast.List, ast.Tuple)) else [given]) if prompts else []:
-            function = self._names.function(one)
-            if function is not None and "isinstance" not in ast.dump(function):
-                yield from _misread(function, elements(function, "completions"), prompts[0])
-
-
-def _prompt(given: dict[str, ast.expr]) -> str:
-    """Return the form of the prompts of a data set: ``messages`` or ``text``; empty if unknown."""
-    prompt = given.get("prompt")
-    if isinstance(prompt, ast.List) and prompt.elts and all("role" in items(one) for one in prompt.elts):
-        return "messages"
-    if isinstance(prompt, ast.JoinedStr) or (
-        isinstance(prompt, ast.BinOp) and isinstance(prompt.op, ast.Add) and _is_text(prompt)
-    ):
-        return "text"
-    templated = isinstance(prompt, ast.Call) and last(prompt) == "apply_chat_template" and keyword(prompt, "tokenize")
-    return "text" if templated and is_constant(templated, value=False) else ""
-
-
-def _is_text(node: ast.expr) -> bool:
-    return any(isinstance(one, ast.JoinedStr) or (isinstance(one, ast.Constant) and isinstance(one.value, str) and one.value)
-               for one in (node.left, node.right)) if isinstance(node, ast.BinOp) else False  # fmt: skip
-
-
-def _misread(function: Def, ones: set[str], form: str) -> Iterator[DataUse]:
-    """Yield the first place where a reward function takes completions in another form than they have."""
-    for node in ast.walk(function):
-        if form == "messages" and isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            owner = node.func.value
-            text = node.func.attr in TEXT_METHODS and isinstance(owner, ast.Name) and owner.id in ones
-            given = [one.id for one in node.args if isinstance(one, ast.Name)]
-            if text or (node.func.attr in _PATTERNS and ones & set(given)):
-                yield DataUse("messages as text", node.lineno, getattr(function, "name", ""))
-                return
-        if form == "text" and isinstance(node, ast.Subscript) and is_constant(node.slice, "content"):
-            inner = node.value
-            first = isinstance(inner, ast.Subscript) and isinstance(inner.value, ast.Name) and inner.value.id in ones
-            if first:
-                yield DataUse("text as messages", node.lineno, getattr(function, "name", ""))
                 return

@@ -82,7 +82,7 @@ def _lacking(reward: Reward, have: set[str] | None) -> Iterator[DataUse]:
         if name in _PASSED or name in reward.bound or name in ("self", "cls"):
             continue
         if name in _KEPT_BACK or (have is not None and name not in have):
-            yield DataUse("reward without column", reward.function.lineno, f"{name} of {_name(reward.function)}")
+            yield DataUse("column of rewards missing", reward.function.lineno, name)
             return
 
 

@@ -67,6 +67,8 @@ CONFIGS = {
     "VERA": "Vera",
     "LNTUNING": "LNTuning",
 }
+#: peft/tuners/adaption_prompt/config.py, ``TRANSFORMERS_MODEL_CONFIG``
+ADAPTION_PROMPT = ("llama", "mistral", "gpt2")
 #: peft/tuners/mixed/model.py, ``COMPATIBLE_TUNER_TYPES``
 MIXABLE = ("LORA", "LOHA", "LOKR", "ADALORA", "OFT", "SHIRA")
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from kbitlint.upstream.architectures import INNER_LINEARS
-from kbitlint.upstream.contracts.model_types import DEFAULT_TARGETS, MIXABLE, config_class
+from kbitlint.upstream.contracts.model_types import MIXABLE, config_class
 from kbitlint.upstream.contracts.peft_configs import CONFIG_ROWS
 from kbitlint.upstream.contracts.rows import Contract
+from kbitlint.upstream.contracts.target_rows import target_rows
 from kbitlint.upstream.contracts.wrapped_linears import wrapped_rows
 
 _ATTACHED = "when it is attached"
@@ -283,15 +284,7 @@ _TARGET_ROWS = (
         "kind(peft_config) in ('PromptTuningConfig', 'PrefixTuningConfig', 'PromptEncoderConfig')",
         "`create_and_replace` does not support prompt learning",
     ),
-    *(
-        Contract(
-            _ATTACHES,
-            f"kind(peft_config) in {tuple(map(config_class, methods))!r} and peft_config.target_modules is None"
-            f" and peft_config.target_parameters is None and model.type not in {types!r}",
-            "Please specify `target_modules`",
-        )
-        for methods, types in DEFAULT_TARGETS.items()
-    ),
+    *target_rows(*_ATTACHES),
 )
 
 ROWS = (*_TARGET_ROWS, *CONFIG_ROWS, *_LORA_ROWS, *_ADALORA_ROWS, *_SCHEDULE_ROWS, *_ATTACH_ROWS, *wrapped_rows(*_ATTACH))

@@ -147,6 +147,13 @@ ARGUMENT_ROWS = (
     ),
     Contract(
         _ARGUMENTS,
+        "(starts(optim, 'galore') or starts(optim, 'apollo')) and optim_target_modules is None",
+        "You need to define `optim_target_modules` to use",
+        moment="when it trains",
+        since="4.39",
+    ),
+    Contract(
+        _ARGUMENTS,
         f"text(optim) and optim not in {_OPTIMIZERS!r}",
         "is not a valid OptimizerNames, please select one of",
         example="optim='paged_adamw_8bits'",

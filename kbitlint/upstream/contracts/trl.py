@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from kbitlint.upstream.contracts.rows import Contract
+from kbitlint.upstream.contracts.target_rows import target_rows
 from kbitlint.upstream.contracts.trl_losses import LOSS_ROWS
 from kbitlint.upstream.contracts.wrapped_linears import wrapped_rows
 
 _ALL = tuple(f"trl.{name}Trainer" for name in ("SFT", "DPO", "KTO", "Reward", "GRPO", "RLOO", "Distillation"))
 #: trainers that compute log-probabilities from the weight of the head
 _FUSED = tuple(f"trl.{name}Trainer" for name in ("DPO", "KTO", "GRPO", "RLOO"))
+_ATTACHES = (*_ALL, "trl.ORPOTrainer", "trl.CPOTrainer")
 _ONLINE = ("trl.GRPOConfig", "trl.RLOOConfig")
 _REFUSES_LATE = ("trl.DPOTrainer", "trl.KTOTrainer")
 _IGNORES_LATE = tuple(name for name in _ALL if name not in _REFUSES_LATE)
@@ -62,7 +64,7 @@ _TRAINER_ROWS = (
         since="1",
     ),
     Contract(
-        _FUSED,
+        (*_FUSED, "trl.SFTTrainer", "trl.DistillationTrainer"),
         "('lm_head' in peft_config.target_modules or 'lm_head' in model.adapter_config.target_modules)"
         " and not has(model.loader, 'unsloth')",
         "Applying a PEFT adapter to `lm_head` is not supported",
@@ -141,6 +143,17 @@ _TRAINER_ROWS = (
 )
 
 _CONFIG_ROWS = (
+    *(
+        Contract(
+            tuple(f"trl.{name}Config" for name in ("SFT", "DPO", "KTO", "Reward", "GRPO", "RLOO")),
+            f"model_init_kwargs.{name} is not None",
+            f"__init__() got an unexpected keyword argument '{name}'",
+            "TypeError",
+            moment="when the trainer loads the model",
+            since="1",
+        )
+        for name in ("load_in_4bit", "load_in_8bit")
+    ),
     Contract(
         _ONLINE,
         "whole(num_generations) and num_generations < 2",
@@ -219,4 +232,4 @@ _CONFIG_ROWS = (
     ),
 )
 
-ROWS = (*_TRAINER_ROWS, *LOSS_ROWS, *_CONFIG_ROWS, *wrapped_rows(*_ALL, "trl.ORPOTrainer", "trl.CPOTrainer"))
+ROWS = (*_TRAINER_ROWS, *LOSS_ROWS, *_CONFIG_ROWS, *wrapped_rows(*_ATTACHES), *target_rows(*_ATTACHES))
