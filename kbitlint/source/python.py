@@ -137,7 +137,7 @@ def _object_faults(
     if not any(one in text for one in _USES):
         return ()
     from kbitlint.source.kinds.flow import Flow  # data and configurations have no such objects
-    from kbitlint.source.text.slips import slips
+    from kbitlint.source.text.slips import slips  # data and configurations make none
 
     ranked = launch is not None and (launch.processes or 1) > 1 and not launch.fsdp and launch.zero is None
     flow = Flow(versions, text, ranked=ranked and "deepspeed" not in text)
