@@ -55,7 +55,7 @@ class LostSettings(Rule):
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each config that is lost."""
         for fault in source.object_faults:
-            if fault.kind == "lost":
+            if fault.kind == "lost settings":
                 lost = f"line {fault.owner} binds it anew: {fault.detail} {'is' if ', ' not in fault.detail else 'are'} lost"
                 yield self.violation(
                     f"nothing reads {fault.name} before {lost}"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule
+from kbitlint.upstream.data_contracts import CONTRACTS
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -55,11 +56,12 @@ class SavedUntrained(Rule):
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each Trainer that never trains."""
         fresh = any(True for _ in source.steps_at(Action.ATTACH))
-        for fault in source.object_faults if fresh else ():
-            if fault.kind == "untrained":
+        for use in source.data_uses if fresh else ():
+            row = CONTRACTS[use.kind]
+            if row.code == self.meta.code:
                 yield self.violation(
-                    f"{fault.name} never trains, and the new adapters are saved as they were drawn",
-                    source.at_line(fault.line, fault.name),
+                    row.message.format(use.detail),
+                    source.at_line(use.line, use.detail),
                     surface=Surface.SOURCE,
-                    fix=Fix(f"call {fault.name}.train() before the model is saved", Safety.DISPLAY),
+                    fix=Fix(row.fix, Safety.DISPLAY),
                 )

@@ -143,9 +143,9 @@ def _object_faults(
     flow = Flow(versions, text, ranked=ranked and "deepspeed" not in text)
     found = (*unless_deep(flow.follow(module)), *unless_deep(slips(module, text)))
     if "Trainer(" in text or "collate" in text:
-        from kbitlint.source.text.gpu_batches import gpu_batches, resumed, untrained  # modules of loads have none
+        from kbitlint.source.text.gpu_batches import gpu_batches  # modules of loads have none
 
-        found = (*found, *gpu_batches(module, text), *untrained(module, text), *resumed(module, text))
+        found = (*found, *gpu_batches(module, text))
     if not any(one in text for one in _BY_HAND):
         return found
     from kbitlint.source.text.by_hand import by_hand  # few scripts do such things themselves

@@ -71,6 +71,11 @@ RUNS: Mapping[str, DataContract] = {
         learns=True,
         code="KB581",
     ),
+    "never trained": DataContract(
+        "{} never trains, and the new adapters are saved as they were drawn",
+        "call train() before the model is saved",
+        code="KB592",
+    ),
     "nothing saved": DataContract(
         'save_strategy="no" writes no checkpoint, and nothing uses or saves the model after the training: it is lost',
         "save it: trainer.save_model()",

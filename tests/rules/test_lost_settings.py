@@ -41,3 +41,11 @@ def test_settings_that_are_lost(body, message):
 )
 def test_settings_that_something_reads(body):
     assert findings(CODE, body + LOADED) == []
+
+
+def test_settings_are_no_result_of_prepare():
+    prepared = "accelerator = Accelerator()\naccelerator.prepare(model, optimizer)\n"
+
+    assert findings("KB572", FIRST + SECOND + LOADED) == []
+    assert findings(CODE, LOADED + prepared) == []
+    assert [severity for severity, *_ in findings("KB572", LOADED + prepared)] == ["warning"]

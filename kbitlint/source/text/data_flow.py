@@ -20,6 +20,7 @@ from kbitlint.source.text.pad_tokens import unpadded
 from kbitlint.source.text.rendered_texts import rendered
 from kbitlint.source.text.reward_forms import misread_rewards
 from kbitlint.source.text.row_uses import row_uses
+from kbitlint.source.text.run_saves import untrained
 from kbitlint.source.text.run_uses import run_uses
 from kbitlint.source.text.trainer_functions import trainer_uses
 from kbitlint.upstream.data_contracts import COMPARING, LABEL_COLUMNS, ONLINE, PLAIN
@@ -78,6 +79,7 @@ def _uses(module: ast.Module, text: str) -> Iterator[DataUse]:
     yield from unpadded(names, text)
     yield from row_uses(names, text)
     yield from run_uses(names, text)
+    yield from untrained(module, text)
     yield from folder_uses(names, text)
     yield from asleep_uses(module, names, text)
 

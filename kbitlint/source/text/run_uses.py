@@ -1,4 +1,4 @@
-"""What a script asks of a Trainer and of what a run leaves: evaluations, metrics, checkpoints, metrics of predictions."""
+"""What a script asks of a Trainer and of what a run leaves: evaluations, metrics, checkpoints."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from kbitlint.facts.data_flow import DataUse
 from kbitlint.source.nodes import children, is_trainer
 from kbitlint.source.text.bindings import is_constant, is_open, items, keyword, last, returned
 from kbitlint.source.text.metric_uses import metric_uses
+from kbitlint.source.text.run_saves import run_saves
 from kbitlint.upstream.data_contracts import PLAIN
 from kbitlint.upstream.run_contracts import EVALUATED, TRAINED
 
@@ -33,7 +34,8 @@ _CHANGES = (
 _CHOOSES = ("best", "reduce_lr_on_plateau")
 #: functions whose result is another one at each start
 _NEW = frozenset(("now", "utcnow", "today", "time", "time_ns", "uuid1", "uuid4", "mkdtemp", "getpid", "token_hex", "localtime"))
-_SAVES = ("save", "push_to_hub", "merge", "upload", "torch.save")
+#: parts of a format that differ with each start; a folder of the day may hold checkpoints
+_SECONDS = ("%S", "%f", "%s", "%T", "%X", "%c")
 
 
 def run_uses(names: Bindings, text: str) -> Iterator[DataUse]:
@@ -46,8 +48,8 @@ def run_uses(names: Bindings, text: str) -> Iterator[DataUse]:
             yield from _asked(names, call, owner, text)
         if names.full(call.func) in PLAIN and not is_open(call):
             yield from metric_uses(names, call, text)
-            yield from _saved_first(names, call, text)
-            yield from _never_saved(names, call, text)
+            methods = [one for one in names.calls if _trainer(names, one) is call]
+            yield from run_saves(names, call, _arguments(names, call), methods, text)
     yield from _metrics(names, text)
     yield from _best(names)
 
@@ -55,8 +57,18 @@ def run_uses(names: Bindings, text: str) -> Iterator[DataUse]:
 def _trainer(names: Bindings, call: ast.Call) -> ast.Call | None:
     """Return the call that makes the Trainer of transformers or TRL whose method is called; None for other calls."""
     made, _ = names.value(call.func.value) if isinstance(call.func, ast.Attribute) else (None, 0)
-    known = isinstance(made, ast.Call) and is_trainer(names.full(made.func)) and not is_open(made)
-    return made if isinstance(made, ast.Call) and known else None
+    if not isinstance(made, ast.Call) or is_open(made):
+        return None
+    return made if is_trainer(names.full(made.func)) or _inherits(names, made, call) else None
+
+
+def _inherits(names: Bindings, made: ast.Call, call: ast.Call) -> bool:
+    """Return whether a class of the script has the method that is called, and its data, from a Trainer that it extends."""
+    own, _ = names.value(made.func)
+    if not isinstance(own, ast.ClassDef) or not any(is_trainer(names.full(one)) for one in own.bases):
+        return False
+    defined = {one.name for one in own.body if isinstance(one, ast.FunctionDef)}
+    return not defined & {"__init__", "get_eval_dataloader", last(call)}
 
 
 def _arguments(names: Bindings, trainer: ast.Call) -> ast.Call | None:
@@ -95,6 +107,8 @@ def _is_new(names: Bindings, node: ast.AST | None, depth: int = 6) -> bool:
         return False
     if isinstance(value, ast.Call) and last(value) in _NEW:
         return True
+    if isinstance(value, ast.Call) and last(value) == "strftime":
+        return any(sign in ast.unparse(value) for sign in _SECONDS)
     if isinstance(value, ast.Call):
         owner = [value.func.value] if isinstance(value.func, ast.Attribute) else []
         return any(_is_new(names, one, depth - 1) for one in (*owner, *value.args))
@@ -185,49 +199,3 @@ def _best(names: Bindings) -> Iterator[DataUse]:
             plain = [one is None or (isinstance(one, ast.Constant) and one.value not in _CHOOSES) for one in (when, rate)]
             if all(plain) and keyword(args, "load_best_model_at_end") is None:
                 yield DataUse("best checkpoint unknown", call.lineno, last(call))
-
-
-def _saved_first(names: Bindings, trainer: ast.Call, text: str) -> Iterator[DataUse]:
-    """Yield a save of adapters before the only training of a script that saves nothing after it."""
-    args = _arguments(names, trainer)
-    trains = [one for one in names.calls if last(one) == "train" and _trainer(names, one) is trainer]
-    if args is None or len(trains) != 1 or not is_constant(keyword(args, "save_strategy"), "no") or "callbacks" in text:
-        return
-    model = keyword(trainer, "model") or (trainer.args[0] if trainer.args else None)
-    after = [
-        one for one in names.calls if one.lineno > trains[0].lineno and any(part in ast.unparse(one.func) for part in _SAVES)
-    ]
-    for call in names.calls:
-        owner = call.func.value if isinstance(call.func, ast.Attribute) else None
-        own = (
-            last(call) == "save_pretrained"
-            and isinstance(owner, ast.Name)
-            and isinstance(model, ast.Name)
-            and owner.id == model.id
-        )
-        own = own or (last(call) == "save_model" and _trainer(names, call) is trainer)
-        if (
-            own
-            and call.lineno < trains[0].lineno
-            and not after
-            and id(call) not in names.uncertain
-            and "get_peft_model" in text
-        ):
-            yield DataUse("saved before training", call.lineno, ast.unparse(call.func))
-
-
-def _never_saved(names: Bindings, trainer: ast.Call, text: str) -> Iterator[DataUse]:
-    """Yield the last call of a script that trains, saves no checkpoint, and uses or stores nothing of it."""
-    args = _arguments(names, trainer)
-    trains = [one for one in names.calls if last(one) == "train" and _trainer(names, one) is trainer]
-    if args is None or len(trains) != 1 or not is_constant(keyword(args, "save_strategy"), "no") or "allback" in text:
-        return
-    line, owner = trains[0].lineno, trains[0].func.value if isinstance(trains[0].func, ast.Attribute) else None
-    model = keyword(trainer, "model")
-    held = [one.id for one in (owner, model) if isinstance(one, ast.Name)]
-    after = "\n".join(text.split("\n")[line:])
-    alone = trains[0].col_offset == 0 and not any(name in after for name in held)
-    if (
-        alone and len(held) == 2 and not any(part in text for part in (".save", "push_to_hub", "import_module", "%run"))
-    ):  # both known
-        yield DataUse("nothing saved", line)
