@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.upstream.data_contracts import CONTRACTS
 from kbitlint.upstream.versions import number
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
@@ -30,7 +29,8 @@ class CheckpointingInactive(Rule):
     `.eval()` and did not undo it. The rule is skipped if a Trainer runs the loop, because Trainer calls `model.train()`
     itself.
 
-    In a script, reports a loop whose model is in eval mode, from the first or the second round on. Lightning keeps the
+    In a script, reports a loop whose model is in eval mode, from the first or the second round on. KB594 reports evaluations
+    in the middle of a round, and those of models without checkpointing. Lightning keeps the
     mode of each module since 2.2 (its CHANGELOG), so a `LightningModule` is reported if no hook calls `train()`.
 
     ## Why is this bad?
@@ -84,16 +84,7 @@ class CheckpointingInactive(Rule):
             )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """Yield one violation for each loop whose model is in eval mode on every path, from the start or later."""
-        found = list(self._on_paths(source))
-        yield from found
-        for use in source.data_uses if not found else ():
-            row = CONTRACTS[use.kind]
-            if row.code == self.meta.code:
-                place, fix = source.at_line(use.line), Fix(row.fix, Safety.DISPLAY)
-                yield self.violation(row.message, place, surface=Surface.SOURCE, fix=fix)
-
-    def _on_paths(self, source: SourceFacts) -> Iterator[Violation]:
+        """Yield one violation for each loop whose model is in eval mode on every path, from the start or from round two."""
         for trained in source.trained():
             first = trained.paths[0]
             asleep = all(model.training_mode is False and model.checkpointing.enabled for model in trained.models)
@@ -111,9 +102,8 @@ class CheckpointingInactive(Rule):
                 fix=Fix(title, Safety.SAFE, edits) if edits else Fix(title, Safety.DISPLAY),
             )
         for trained in source.trained():
-            call = trained.paths[0].sleeps
-            checkpoints = all(training.sleeps and training.model.checkpointing.enabled for training in trained.paths)
-            if call is not None and checkpoints and trained.certain:
+            call = trained.falls_asleep
+            if call is not None:
                 yield self.violation(
                     "checkpointing is inactive from the second round on: nothing calls model.train() after this",
                     source.at(call),

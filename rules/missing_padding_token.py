@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from kbitlint.facts.training import Training
 
 #: checkpoints whose ``config.json`` names no padding token
-_PADLESS: tuple[str, ...] = ("meta-llama/Llama-", "meta-llama/Meta-Llama-3", "mistralai/Mistral-7B", "Qwen/Qwen2.5-")
-_PADLESS += ("Qwen/Qwen3-", "EleutherAI/pythia-", "openai-community/gpt2", "microsoft/phi-2")
+_PADLESS: tuple[str, ...] = ("meta-llama/Llama-", "meta-llama/Meta-Llama-3", "mistralai/Mistral-7B", "Qwen/Qwen2-")
+_PADLESS += ("Qwen/Qwen2.5-", "Qwen/Qwen3-", "EleutherAI/pythia-", "openai-community/gpt2", "gpt2", "microsoft/phi-2")
+_TRAINERS = ("Trainer", "transformers.Trainer")
 _NAME = re.compile(r"[A-Za-z_]\w*")
 #: types whose sequence classifiers take the logits of the last token that is no padding (transformers 5.23)
 _POOLS_LAST = frozenset(
@@ -76,12 +77,12 @@ class MissingPaddingToken(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each training of a model without a padding token on every path."""
-        new = number(source.versions.get("transformers", "5")) >= (5,)
         for trained in source.trained():
-            if new and trained.certain and all(_misses(training, source) for training in trained.paths):
+            load = trained.models[0].load
+            if load is not None and trained.certain and all(_misses(training, source) for training in trained.paths):
                 yield self.violation(
                     "the model's config names no padding token, which its forward asks for",
-                    source.at(trained.call),
+                    source.at(load),
                     surface=Surface.SOURCE,
                     fix=Fix("set model.config.pad_token_id = tokenizer.pad_token_id", Safety.DISPLAY),
                 )
@@ -98,7 +99,7 @@ def _misses(training: Training, source: SourceFacts) -> bool:
     lacks = named.pads is False if named is not None else isinstance(name, str) and name.startswith(_PADLESS)
     if model.setting("pad_token_id", None if lacks else UNKNOWN) is not None:
         return False
-    if kind in _SHIFTS:
+    if kind in _SHIFTS and number(source.versions.get("transformers", "5")) >= (5,):
         return "Seq2SeqLM" in load.callee or "ConditionalGeneration" in load.callee
     return kind in _POOLS_LAST and "ForSequenceClassification" in load.callee and _has_rows(training, source)
 
@@ -108,7 +109,7 @@ def _has_rows(training: Training, source: SourceFacts) -> bool:
     if training.loop is not Loop.TRAINER:
         return training.batch is not None and (training.batch.rows or 0) > 1
     call, arguments = training.call, training.arguments
-    own = f"class {source.code_of(call.span).partition('(')[0]}(Trainer)" in source.text
+    own = any(f"class {source.code_of(call.span).partition('(')[0]}({base})" in source.text for base in _TRAINERS)
     if not (own or call.callee.startswith("transformers.")) or call.gives("processing_class") or call.gives("tokenizer"):
         return False  # Trainer aligns the config with a tokenizer that it gets; TRL's trainers do so too
     size = arguments.value("per_device_train_batch_size", 8) if arguments is not None else UNKNOWN
@@ -117,8 +118,12 @@ def _has_rows(training: Training, source: SourceFacts) -> bool:
 
 
 def _pads(code: str, text: str) -> bool:
-    """Return whether a collator pads the rows of a batch: that of transformers, or a function of the file that pads."""
-    if "DataCollatorWithPadding" in code or f"{code} = DataCollatorWithPadding(" in text:
+    """Return whether a collator makes one tensor of several rows: one of transformers, or a function that pads."""
+    if (
+        "DataCollatorWithPadding" in code
+        or code.endswith("default_data_collator")
+        or f"{code} = DataCollatorWithPadding(" in text
+    ):
         return True
     bodies = [text.partition(f"\ndef {name}(")[2].partition("\n\n\n")[0] for name in _NAME.findall(code)[:4]]
     return any("okenizer.pad(" in body or "pad_sequence" in body for body in bodies)

@@ -118,6 +118,12 @@ class Trained:
         return all(model.certain for model in self.models)
 
     @property
+    def falls_asleep(self) -> Call | None:
+        """Return the call that leaves the checkpointed model in eval mode for the second round; None if one path has none."""
+        checkpoints = all(training.sleeps and training.model.checkpointing.enabled for training in self.paths)
+        return self.paths[0].sleeps if checkpoints and self.certain else None
+
+    @property
     def optimized(self) -> bool:
         """Return whether an optimizer may receive the model's parameters on every path."""
         return all(training.optimized for training in self.paths)

@@ -50,11 +50,6 @@ CONTRACTS: Mapping[str, DataContract] = {
         since="5",
         learns=True,
     ),
-    # transformers/modeling_layers.py, GenericForSequenceClassification.forward; Trainer aligns it with its processing_class
-    "classifier without padding": DataContract(
-        "the config of the checkpoint has no pad_token_id and nothing sets it: the classifier refuses batches of several texts",
-        "set model.config.pad_token_id, or pass processing_class to Trainer",
-    ),
     # transformers/trainer.py, _determine_best_metric
     "unknown metric": DataContract(
         "metric_for_best_model is {}, which no evaluation returns: Trainer raises a KeyError after the first one",

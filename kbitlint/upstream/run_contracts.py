@@ -109,13 +109,6 @@ RUNS: Mapping[str, DataContract] = {
         "let output_dir be the same at each start",
         code="KB580",
     ),
-    # torch/nn/modules/module.py, eval; transformers/modeling_layers.py: layers checkpoint in training mode alone
-    "asleep from an evaluation on": DataContract(
-        "checkpointing and dropout are inactive from the first evaluation on: nothing in the loop calls model.train()",
-        "call model.train() after the evaluation",
-        learns=True,
-        code="KB403",
-    ),
     # peft/peft_model.py, set_adapter, delete_adapter
     "adapter unknown": DataContract(
         "the model has no adapter {}: it raises a ValueError", "name an adapter that is there", "peft", code="KB583"

@@ -44,7 +44,8 @@ def test_settings_that_something_reads(body):
 
 
 def test_settings_are_no_result_of_prepare():
-    prepared = "accelerator = Accelerator()\naccelerator.prepare(model, optimizer)\n"
+    prepared = "from accelerate import Accelerator\nacc = Accelerator()\nopt = torch.optim.AdamW(model.parameters())\n"
+    prepared += "acc.prepare(model, opt)\n"
 
     assert findings("KB572", FIRST + SECOND + LOADED) == []
     assert findings(CODE, LOADED + prepared) == []

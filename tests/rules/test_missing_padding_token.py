@@ -10,6 +10,7 @@ from script_cases import LOADED, PREPARED, TRAINED, beside, findings
 CLASSIFIER = "from transformers import AutoModelForSequenceClassification\n" + LOADED.replace(
     "AutoModelForCausalLM", "AutoModelForSequenceClassification"
 ).replace("org/base", "base")
+MADE = CLASSIFIER.strip().rpartition("\n")[2]
 ADAPTED = "model = get_peft_model(model, LoraConfig(r=8, target_modules=['q_proj'], task_type='SEQ_CLS'))\n"
 UNSET = "model.config.pad_token_id = None\n"
 OWN = (
@@ -40,9 +41,7 @@ def said(body, config, folder):
     ],
 )
 def test_a_classifier_without_a_padding_token(between, training, config, flagged, tmp_path):
-    line = "loss.backward()" if "backward" in training else training.strip()
-
-    assert said(CLASSIFIER + between + PREPARED + ADAPTED + training, config, tmp_path) == [("error", line)] * flagged
+    assert said(CLASSIFIER + between + PREPARED + ADAPTED + training, config, tmp_path) == [("error", MADE)] * flagged
 
 
 NAMED = CLASSIFIER.replace('"base"', '"meta-llama/Llama-3.1-8B"') + PREPARED + ADAPTED
@@ -57,6 +56,16 @@ OWN_TRAINER = "class Weighted(Trainer):\n    pass\n"
         (NAMED + TRAINED.replace("args=", "data_collator=DataCollatorWithPadding(tokenizer), args="), 1),
         (COLLATES + NAMED + TRAINED.replace("args=", "data_collator=functools.partial(collate, tokenizer=tok), args="), 1),
         (OWN_TRAINER + NAMED + TRAINED.replace("Trainer(", "Weighted(", 1), 1),
+        (
+            "import transformers\n"
+            + OWN_TRAINER.replace("(", "(transformers.")
+            + NAMED
+            + TRAINED.replace("Trainer(", "Weighted(", 1),
+            1,
+        ),
+        (NAMED + TRAINED.replace("args=", "data_collator=default_data_collator, args="), 1),
+        (NAMED.replace("meta-llama/Llama-3.1-8B", "gpt2") + TRAINED, 1),
+        (NAMED.replace("get_peft_model(model", "get_peft_model(\n    model") + TRAINED, 1),
         (NAMED + TRAINED.replace("args=", "data_collator=packed, args="), 0),
         (NAMED.replace("meta-llama", "unsloth") + TRAINED, 0),
         (NAMED + "model.config.pad_token_id = 0\n" + TRAINED, 0),
@@ -73,7 +82,9 @@ def test_a_model_of_text_needs_none(tmp_path):
 def test_t5_needs_one(tmp_path):
     body = CLASSIFIER.replace("SequenceClassification", "Seq2SeqLM") + PREPARED + ADAPTED + TRAINED
 
-    assert said(body, {**NONE, "model_type": "t5"}, tmp_path) == [("error", TRAINED.strip())]
+    assert said(body, {**NONE, "model_type": "t5"}, tmp_path) == [
+        ("error", MADE.replace("SequenceClassification", "Seq2SeqLM"))
+    ]
 
 
 def test_transformers_refuses_it():

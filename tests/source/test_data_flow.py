@@ -36,14 +36,6 @@ words = AutoTokenizer.from_pretrained("meta-llama/Llama-3.1-8B")
 data = Dataset.from_list([{"messages": [{"role": "user", "content": "a"}]}] * 4)
 """
 SPOKEN = "SFTTrainer(model=model, args=SFTConfig('o'), train_dataset=data, processing_class=words{})\n"
-CLASSIFIER = """\
-from transformers import AutoModelForSequenceClassification as ForSequenceClassification
-model = ForSequenceClassification.from_pretrained('meta-llama/Llama-3.1-8B', num_labels=2)
-model = get_peft_model(model, LoraConfig())
-"""
-OWN = "class Own(Trainer):\n    def step(self):\n        return tokenizer.pad_token_id\n"
-OWN_MODEL = CLASSIFIER.replace("3.1-8B", "2-7b-hf").replace("get_peft_model(model", "get_peft_model(\n    model")
-OWN_MODEL += TRAIN.replace("Trainer(", "Own(").format("")
 PADDED = """\
 def tokenize(row):
     made = tokenizer(row['text'], padding={}, max_length=512)
@@ -84,10 +76,6 @@ def uses(code):
          "data.map(lambda rows: {'text': [f'{one}' for one in rows['a']]}, batched=True)\n"),
         ("AutoModelForCausalLM\ndata = data.map(lambda row: tokenizer(row['a']))\n" + TRAIN.format(""), "no labels", 3,
          "AutoModelForCausalLM\ndata = data.map(lambda row: make(row['a']))\n" + TRAIN.format("")),
-        (CLASSIFIER + TRAIN.format(""), "classifier without padding", 2,
-         CLASSIFIER + TRAIN.format(", processing_class=tokenizer")),
-        (OWN + OWN_MODEL, "classifier without padding", 5,
-         (OWN + OWN_MODEL).replace("Own(model", "model.config.pad_token_id = 0\nOwn(model")),
         (BEST.format("f1") + METRICS, "unknown metric", 1, BEST.format("accuracy") + METRICS),
         (PADDED.format("'max_length'") + TRAIN.format(""), "labels of padding", 3, PADDED.format("False") + TRAIN.format("")),
         ("AutoModelForCausalLM\ndef item(x):\n    return {'input_ids': x[:-1], 'labels': x[1:]}\n" + TRAIN.format(""),

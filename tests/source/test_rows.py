@@ -164,14 +164,6 @@ class Collate:
         batch["labels"] = labels
         return batch
 """
-SORTED = (
-    KEPT
-    + WEIGHTS
-    + """\
-from transformers import AutoModelForSequenceClassification
-model = AutoModelForSequenceClassification.from_pretrained("meta-llama/Llama-2-7b-hf", num_labels=2)
-"""
-)
 
 
 def uses(code):
@@ -311,12 +303,6 @@ PAIRS = {
         "labels of padding",
         7,
         IMAGES.format("", "labels == processor.tokenizer.pad_token_id") + TRAIN.format("Collate()"),
-    ),
-    "a-classifier-of-an-own-trainer": (
-        SORTED + OWN,
-        "classifier without padding",
-        11,
-        SORTED + "model.config.pad_token_id = 0\n" + OWN,
     ),
 }
 

@@ -53,22 +53,6 @@ TUNE = "SFTTrainer(model=model, args=SFTConfig('o'{}), train_dataset=data{}).tra
 STAMPED = "stamp = {}\nfolder = f'o-{{stamp}}'\n" + PLAIN.replace("'o'", "output_dir=str(folder)")
 LLAMA = SFT.replace('"m"', '"meta-llama/Llama-3.1-8B-Instruct"')
 
-ROUNDS = """\
-from peft import prepare_model_for_kbit_training
-model = prepare_model_for_kbit_training(model)
-def evaluate(net, loader):
-    net.eval()
-    return [net(**batch).loss.item() for batch in loader]
-while step < 100:
-    for batch in loader:
-        model(**batch).loss.backward()
-        optimizer.step()
-        step += 1
-        if step % 10 == 0:
-            print(evaluate(model, held))
-            {}
-"""
-
 
 def uses(code):
     text = START + code
@@ -201,7 +185,6 @@ PAIRS = {
         4,
         LLAMA.replace("Llama-3.1-8B-Instruct", "Unknown") + TEXTS.format("") + TUNE.format("", ", processing_class=tokenizer"),
     ),
-    "asleep": (ROUNDS.format(""), "asleep from an evaluation on", 12, ROUNDS.format("model.train()")),
 }
 
 

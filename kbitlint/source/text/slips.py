@@ -26,7 +26,12 @@ def slips(module: ast.Module, text: str) -> Iterator[ObjectFault]:
 
         for lost in lost_settings(module):
             yield ObjectFault(
-                "lost settings", str(lost.later or ""), lost.name, lost.line, _start(lines, lost.line), detail=", ".join(lost.keywords)
+                "lost settings",
+                str(lost.later or ""),
+                lost.name,
+                lost.line,
+                _start(lines, lost.line),
+                detail=", ".join(lost.keywords),
             )
     if "Trainer(" in text and any(mark in text for mark in _MARKS):
         from kbitlint.source.text.literal_tokens import literal_tokens  # scripts that write texts with tokens
