@@ -262,7 +262,7 @@ CONTRACTS: Mapping[str, DataContract] = {
         learns=True,
     ),
     "labels of padding": DataContract(
-        "the labels are tokens padded to a fixed length, and nothing sets the padding to -100: the loss counts it",
+        "the labels hold the padding of the tokens, and nothing sets it to -100: the loss counts it",
         "set the labels of padding to -100",
         learns=True,
     ),

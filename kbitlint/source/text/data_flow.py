@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.data_flow import DataUse
 from kbitlint.source.nodes import is_trainer
+from kbitlint.source.text.asleep import asleep_uses
 from kbitlint.source.text.bindings import Bindings, elements, is_constant, is_open, items, keyword, last, returned
-from kbitlint.source.text.collators import masked
+from kbitlint.source.text.collators import masked, padded_labels
 from kbitlint.source.text.data_sets import columns, set_uses
 from kbitlint.source.text.folder_uses import folder_uses
 from kbitlint.source.text.labels import keeps_labels, label_uses
@@ -70,6 +71,7 @@ def _uses(module: ast.Module, text: str) -> Iterator[DataUse]:
     if "apply_chat_template" in text and "AutoTokenizer" in text:
         yield from encodings(names)
     yield from masked(names, text)
+    yield from padded_labels(names, text)
     yield from label_uses(names, text)
     yield from result_uses(module, names, text)
     yield from set_uses(names)
@@ -77,6 +79,7 @@ def _uses(module: ast.Module, text: str) -> Iterator[DataUse]:
     yield from row_uses(names, text)
     yield from run_uses(names, text)
     yield from folder_uses(names, text)
+    yield from asleep_uses(module, names, text)
 
 
 def _extends(names: Bindings, call: ast.Call) -> bool:
