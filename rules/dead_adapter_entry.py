@@ -85,7 +85,8 @@ def _dead(source: SourceFacts, config: Call, step: Step) -> Iterator[tuple[str, 
         return
     name = load.value("pretrained_model_name_or_path")
     kind = facts_of(name, model.named).model_type
-    causal = kind in OUTER_OF and load.callee == "transformers.AutoModelForCausalLM.from_pretrained"
+    loaded = load.callee == "transformers.AutoModelForCausalLM.from_pretrained"
+    causal = kind in OUTER_OF and loaded and source.dialect == "python"  # programs choose the class: one with a vision tower
     old = number(source.versions.get("transformers", "5")) < (5,)
     yield from _pattern(config, kind, old=old, causal=causal)
     if not causal:
