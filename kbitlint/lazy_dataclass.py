@@ -48,7 +48,7 @@ def _initializer(cls: type, *, frozen: bool) -> Any:
     Raises:
         TypeError: If a field is keyword-only or no parameter.
     """
-    known: dict[str, Any] = {"_set": object.__setattr__, "_FACTORY": _FACTORY}
+    known: dict[str, Any] = {"_FACTORY": _FACTORY}
     parameters, lines = ["self"], []
     for field in dataclasses.fields(cls):
         name, value = field.name, field.name
@@ -63,7 +63,8 @@ def _initializer(cls: type, *, frozen: bool) -> Any:
             parameters.append(f"{name}=_default_{name}")
         else:
             parameters.append(name)
-        lines.append(f"_set(self, {name!r}, {value})" if frozen else f"self.{name} = {value}")
+        known[f"_set_{name}"] = getattr(cls, name).__set__  # of the slot: object.__setattr__ would look for it each time
+        lines.append(f"_set_{name}(self, {value})" if frozen else f"self.{name} = {value}")
     lines += ["self.__post_init__()"] if hasattr(cls, "__post_init__") else []
     exec(f"def __init__({', '.join(parameters)}):\n " + "\n ".join(lines or ["pass"]), known)  # noqa: S102  # names of fields
     compiled = known["__init__"]

@@ -82,6 +82,8 @@ class Float32FrozenWeight(Rule):
             return
         wide = [p for p in model.parameters if self._is_wide(p, model)]
         matrices = [p for p in wide if len(p.shape) > 1]
+        if not matrices:
+            return
         extra = sum(p.nbytes // 2 for p in matrices)
         cost = step_bytes(model, (context.batch_size, context.seq_len), context.autocast_dtype)
         share = (extra + cost.cast) / cost.peak

@@ -67,6 +67,8 @@ class UnconvertedLinear(Rule):
             raise Unchecked("no layer is quantized")
         if model.unconverted is None:
             raise Unchecked("no quantizer is attached that says which layers it left out")
+        if not model.unconverted:
+            return
         share = model.quantized_share
         left = sum(linear.numel for linear in model.unconverted) / model.numel
         for linear in model.unconverted:

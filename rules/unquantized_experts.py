@@ -87,7 +87,7 @@ class UnquantizedExperts(Rule):
         if not model.quantized:
             raise Unchecked("no layer is quantized")
         banks = [p for p in model.parameters if p.bank and not (p.adapter or p.packed)]
-        share, tied = model.quantized_share, {first for _, first in model.tied}
+        share, tied = model.quantized_share if banks else 0.0, {first for _, first in model.tied}
         for bank in banks:
             yield self.violation(
                 f"fused experts stay {bank.dtype}: {share:.0%} of the model's parameters are quantized",

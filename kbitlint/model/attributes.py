@@ -46,7 +46,7 @@ def is_inference(tensor: Any) -> bool:
 
     A new value for its ``data`` makes ``is_inference()`` False. The tensor still has no version counter, which raises.
     """
-    if attribute(tensor, _STANDS_FOR_INFERENCE, default=False):
+    if _STANDS_FOR_INFERENCE in tensor.__dict__:  # a walk asks every parameter
         return True
     try:
         return bool(tensor.is_inference()) or tensor._version < 0  # noqa: SLF001  # autograd reads it when it saves the tensor

@@ -29,8 +29,10 @@ def collect(
         trainer: The Trainer that holds the model, or None.
     """
     from kbitlint.model.inspect import walk
+    from kbitlint.model.isolation import uncollected
 
-    facts: dict[Surface, Any] = {Surface.MODEL: (seen := walk.collect(model))}
+    with uncollected():
+        facts: dict[Surface, Any] = {Surface.MODEL: (seen := walk.collect(model))}
     skips = _unread(seen)
     if not trace:
         return facts, skips

@@ -51,14 +51,15 @@ def seeded() -> Iterator[None]:
 
     The garbage collector is off meanwhile. A collection visits every module, and the copy of a model would start hundreds.
     """
-    with isolated(), quiet(), _uncollected():
+    with isolated(), quiet(), uncollected():
         torch.manual_seed(0)
         random.seed(0)
         yield
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
+def uncollected() -> Iterator[None]:
+    """Run the body of the ``with`` statement without the garbage collector, which visits every module."""
     enabled = gc.isenabled()
     gc.disable()
     try:

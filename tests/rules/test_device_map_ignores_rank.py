@@ -110,3 +110,9 @@ def test_a_strategy_of_lightning_starts_several_ranks():
     assert [severity for severity, _, _ in findings("KB720", AUTO + trained.format(4, "ddp"))] == ["warning"]
     assert findings("KB720", AUTO + trained.format(1, "ddp")) == []
     assert findings("KB720", AUTO + trained.format(4, "auto")) == []
+
+
+def test_the_default_of_a_rank_is_no_constant():
+    given = "{'': int(os.environ.get('LOCAL_RANK', '0'))}"
+
+    assert findings("KB720", AUTO.replace("'auto'", given) + PREPARED + ADAPTED + TRAINED) == []

@@ -209,8 +209,8 @@ def _empty(parameter: Tensor, facts: ParameterFacts) -> Iterator[str]:
 
 def _prompt_of(path: str) -> str:
     """Return the adapter that a parameter of a learned prompt belongs to: PEFT stores them as prompt_encoder.<name>."""
-    first, *rest = path.split(".")
-    return rest[0] if first == "prompt_encoder" and len(rest) > 1 else ""
+    first, _, rest = path.partition(".")
+    return rest.partition(".")[0] if first == "prompt_encoder" and "." in rest else ""
 
 
 def _least(parameter: Tensor) -> float:

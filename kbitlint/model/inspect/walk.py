@@ -6,10 +6,11 @@ Facts of tensors are in ``kbitlint.model.inspect.tensors``, facts of gradients i
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]  # not in its stub
 
 from kbitlint.errors import one_line
 from kbitlint.facts.model import AdaptedFacts, EmbeddingFacts, InputGradHooks, ModelFacts
@@ -228,7 +229,7 @@ def _look_at(  # each is known to the walk
     if origin is not None and not origin.outside:
         walk.adapter_modes.add(module.training)
     parameters = module._parameters  # noqa: SLF001  # see _modules
-    if parameters and any(map(is_lazy, parameters.values())):
+    if parameters and any(map(_is_lazy, map(type, parameters.values()))):
         walk.unread.append((path, "its parameters have no shape before the first forward pass"))
     elif parameters or module._buffers:  # noqa: SLF001  # see _modules
         own = Origin(path, outside=False) if origin is None and wrapped is not None else origin
@@ -242,6 +243,12 @@ def _look_at(  # each is known to the walk
     checkpoint = checkpointing.checkpoint_facts(module, path)
     if checkpoint is not None:
         walk.checkpoints.append(checkpoint)
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_lazy(cls: Any) -> bool:
+    """Return whether parameters of a class have no shape before the first forward pass."""
+    return issubclass(cls, UninitializedTensorMixin)
 
 
 def _look_at_hooks(module: nn.Module, path: str, walk: Walk) -> None:

@@ -22,14 +22,11 @@ if TYPE_CHECKING:
 
 #: Names of adapter modules in libraries other than PEFT. Some base models call a projection ``adapter``, so that name alone is
 #: no sign.
-_FOREIGN = re.compile(
-    r"(^|\.)(lora_|ia3_|hada_|oft_|vera_|adaption_|adapters\.|prefix_encoder|prompt_encoder|prompt_embeddings)"
-)
+_FOREIGN = re.compile(r"\.(?:lora_|ia3_|hada_|oft_|vera_|adaption_|adapters\.|prefix_encoder|prompt_encoder|prompt_embeddings)")
 #: Names of the child that is the base model's module, in a module that wraps it.
 _WRAPPED = ("base_layer", "original_module")
 #: names that PEFT inserts between a module and its wrapped module
 _INSERTED = (*_WRAPPED, "token_adapter")
-_NAMES_INSERTED = re.compile("|".join(_INSERTED))
 
 
 #: Names of the child in transparent wrappers: torch.compile, FSDP and its activation checkpointing.
@@ -58,23 +55,22 @@ def input_embedding(model: Any) -> nn.Module | None:
 def wrapped_child(module: nn.Module) -> str | None:
     """Return the name of the child that is the base model's own module, or None if the module wraps none."""
     children = module._modules  # noqa: SLF001  # a dictionary read; attribute access would raise and catch an error
-    if children:  # a generator would cost more than the question, and a model has thousands of modules
-        for name in _WRAPPED:
-            if name in children:
-                return name
-    return None
+    if not children or children.keys().isdisjoint(_WRAPPED):  # as nearly all are, and a model has thousands of modules
+        return None
+    return next(name for name in _WRAPPED if name in children)
 
 
 def below_wrappers(path: str) -> str:
     """Return a path without the names that PEFT inserts between a module and its wrapped module."""
-    if _NAMES_INSERTED.search(path) is None:
-        return path  # as nearly all are, and a model has thousands
-    return ".".join(name for name in path.split(".") if name not in _INSERTED)
+    for inserted in _INSERTED:
+        if inserted in path:
+            return ".".join(name for name in path.split(".") if name not in _INSERTED)
+    return path  # as nearly all are, and a model has thousands
 
 
 def looks_added(path: str) -> bool:
     """Return whether a parameter path is that of an adapter from a library other than PEFT."""
-    return _FOREIGN.search(path) is not None
+    return _FOREIGN.search(f".{path}") is not None
 
 
 def base_of(model: nn.Module) -> nn.Module:
