@@ -12,7 +12,7 @@ model = AutoModelForCausalLM.from_pretrained(
 trainer = GRPOTrainer(
     model=model,
     reward_funcs=lambda completions, **kwargs: [-abs(20 - len(c)) for c in completions],
-    args=GRPOConfig(output_dir="grpo", gradient_checkpointing=False),  # note: KB402
+    args=GRPOConfig(output_dir="grpo", gradient_checkpointing=False),  # note: KB402  # note: KB402
     train_dataset=data,
     peft_config=LoraConfig(r=16, target_modules="all-linear"),
 )
