@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.upstream.data_contracts import CONTRACTS
 from kbitlint.upstream.versions import number
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
@@ -84,6 +85,15 @@ class CheckpointingInactive(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each loop whose model is in eval mode on every path, from the start or later."""
+        found = list(self._on_paths(source))
+        yield from found
+        for use in source.data_uses if not found else ():
+            row = CONTRACTS[use.kind]
+            if row.code == self.meta.code:
+                place, fix = source.at_line(use.line), Fix(row.fix, Safety.DISPLAY)
+                yield self.violation(row.message, place, surface=Surface.SOURCE, fix=fix)
+
+    def _on_paths(self, source: SourceFacts) -> Iterator[Violation]:
         for trained in source.trained():
             first = trained.paths[0]
             asleep = all(model.training_mode is False and model.checkpointing.enabled for model in trained.models)

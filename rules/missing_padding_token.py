@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.training import Loop
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from kbitlint.facts.source import SourceFacts
     from kbitlint.facts.training import Training
 
+#: checkpoints whose ``config.json`` names no padding token
+_PADLESS: tuple[str, ...] = ("meta-llama/Llama-", "meta-llama/Meta-Llama-3", "mistralai/Mistral-7B", "Qwen/Qwen2.5-")
+_PADLESS += ("Qwen/Qwen3-", "EleutherAI/pythia-", "openai-community/gpt2", "microsoft/phi-2")
+_NAME = re.compile(r"[A-Za-z_]\w*")
 #: types whose sequence classifiers take the logits of the last token that is no padding (transformers 5.23)
 _POOLS_LAST = frozenset(
     {"bloom", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "mpt", "opt", "llama", "mistral", "mixtral"}
@@ -73,7 +78,7 @@ class MissingPaddingToken(Rule):
         """Yield one violation for each training of a model without a padding token on every path."""
         new = number(source.versions.get("transformers", "5")) >= (5,)
         for trained in source.trained():
-            if new and trained.certain and all(map(_misses, trained.paths)):
+            if new and trained.certain and all(_misses(training, source) for training in trained.paths):
                 yield self.violation(
                     "the model's config names no padding token, which its forward asks for",
                     source.at(trained.call),
@@ -82,26 +87,38 @@ class MissingPaddingToken(Rule):
                 )
 
 
-def _misses(training: Training) -> bool:
+def _misses(training: Training, source: SourceFacts) -> bool:
     """Return whether a step of a training certainly asks for a padding token that is not there."""
     model, load = training.model, training.model.load
     if load is None or load.gives("trust_remote_code") or load.gives("config") or load.gives("pad_token_id"):
         return False
     named = model.named
     kind = facts_of(load.value("pretrained_model_name_or_path"), named).model_type
-    if model.setting("pad_token_id", None if named is not None and named.pads is False else UNKNOWN) is not None:
+    name = load.value("pretrained_model_name_or_path")
+    lacks = named.pads is False if named is not None else isinstance(name, str) and name.startswith(_PADLESS)
+    if model.setting("pad_token_id", None if lacks else UNKNOWN) is not None:
         return False
     if kind in _SHIFTS:
         return "Seq2SeqLM" in load.callee or "ConditionalGeneration" in load.callee
-    return kind in _POOLS_LAST and "ForSequenceClassification" in load.callee and _has_rows(training)
+    return kind in _POOLS_LAST and "ForSequenceClassification" in load.callee and _has_rows(training, source)
 
 
-def _has_rows(training: Training) -> bool:
+def _has_rows(training: Training, source: SourceFacts) -> bool:
     """Return whether a batch certainly has more than one row, and no tokenizer tells the model its padding token."""
     if training.loop is not Loop.TRAINER:
         return training.batch is not None and (training.batch.rows or 0) > 1
     call, arguments = training.call, training.arguments
-    if not call.callee.startswith("transformers.") or call.gives("processing_class") or call.gives("tokenizer"):
+    own = f"class {source.code_of(call.span).partition('(')[0]}(Trainer)" in source.text
+    if not (own or call.callee.startswith("transformers.")) or call.gives("processing_class") or call.gives("tokenizer"):
         return False  # Trainer aligns the config with a tokenizer that it gets; TRL's trainers do so too
     size = arguments.value("per_device_train_batch_size", 8) if arguments is not None else UNKNOWN
-    return isinstance(size, int) and size > 1 and not call.gives("data_collator")
+    collator = call.argument("data_collator")
+    return isinstance(size, int) and size > 1 and (collator is None or _pads(source.code_of(collator.span), source.text))
+
+
+def _pads(code: str, text: str) -> bool:
+    """Return whether a collator pads the rows of a batch: that of transformers, or a function of the file that pads."""
+    if "DataCollatorWithPadding" in code or f"{code} = DataCollatorWithPadding(" in text:
+        return True
+    bodies = [text.partition(f"\ndef {name}(")[2].partition("\n\n\n")[0] for name in _NAME.findall(code)[:4]]
+    return any("okenizer.pad(" in body or "pad_sequence" in body for body in bodies)

@@ -88,7 +88,8 @@ class PackedCopyToSave(Rule):
             config = call.within("peft_config")
             saved = config.argument("modules_to_save") if config is not None else None
             packed = frozenset.intersection(*(_packed(step.before) for step in steps))
-            names = [name for name in (saved.value if saved and isinstance(saved.value, tuple) else ()) if name in packed]
+            given = saved.value if saved and isinstance(saved.value, tuple) else ()
+            names = [name for name in given if str(name).rpartition(".")[2] in packed]
             if saved is not None and names:
                 yield self.violation(
                     f"{names[0]} is to be trained as a copy, and is packed",

@@ -41,7 +41,8 @@ class UndefinedName(Rule):
 
     ## References
 
-    - https://docs.python.org/3/library/exceptions.html#NameError
+    - https://github.com/huggingface/transformers/pull/21579
+    - https://huggingface.co/docs/transformers/main_classes/quantization
     """
 
     meta: ClassVar[Meta] = Meta(

@@ -7,6 +7,9 @@ Each model is built with random weights, saved, and loaded in nf4 on ``--device`
 gets LoRA on every quantized layer, and is trained for one step. The result is one JSON line per (task, model type,
 preparation) in ``--out``. Results that the file already has are not measured again.
 
+The losses of detection and segmentation models match boxes and masks with scipy. Without it they raise ImportError, here and in
+the trace, so install it to compare what follows (``pip install scipy``).
+
 A process that uses CUDA cannot fork, so a GPU needs ``--jobs 0``, which runs one model after another in this process.
 """
 

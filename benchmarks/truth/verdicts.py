@@ -138,7 +138,12 @@ def is_skipped(real: dict[str, Any], said: dict[str, Any]) -> bool:
 
 
 def report(real: dict[real_steps.Key, Any], said: dict[real_steps.Key, Any]) -> list[Goal]:
-    """Print how often each preparation agrees, and every disagreement; return the goals."""
+    """Print how often each preparation agrees, and every disagreement; return the goals.
+
+    A process that ended early leaves a line without a verdict, and states that are not compared.
+    """
+    said = {key: line for key, line in said.items() if "verdict" in line}
+    print(f"{sum(key not in said for key in real if key[2] != real_steps.BUILD)} states have no verdict")
     keys = [key for key in real if key in said and key[2] != real_steps.BUILD]
     skipped = [key for key in keys if is_skipped(real[key], said[key])]
     print(f"{len(skipped)} states that fail have a skip, and no trace to compare")

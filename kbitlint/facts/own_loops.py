@@ -50,6 +50,7 @@ class Oversight(enum.Enum):
     NO_UPDATE = "never updates its scaler"
     UNSCALES_EACH = "takes the scale out in each round, and takes a step in some"
     FAST_SCHEDULE = "moves a schedule in each round, which counts steps"
+    LEFT_ASLEEP = "evaluates, and goes on in the mode of the evaluation"
     SLOW_SCHEDULE = "moves a schedule in each epoch, which counts batches"
 
 

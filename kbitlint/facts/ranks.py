@@ -37,6 +37,10 @@ class Divergence:
         return ", ".join(f"{value} on {named(ranks)}" for value, ranks in self.values)
 
 
+#: what ``maximize=True`` does, which is right for a loss that is a reward
+UPHILL = "maximize=True lets each step go up the gradient, so that the loss rises"
+
+
 @dataclass(frozen=True, slots=True)
 class OptimizerFacts:
     """The parameters of an optimizer, compared with those of the model."""
@@ -53,6 +57,8 @@ class OptimizerFacts:
     """The highest learning rate of the groups, now or as a scheduler found it. None if it cannot be read."""
     unfit: tuple[tuple[str, str], ...] = ()
     """(parameter, problem) where a running average that the optimizer keeps does not fit its parameter, or holds NaN."""
+    astray: tuple[str, ...] = ()
+    """How settings of a group keep its steps from following the gradient downhill."""
 
 
 @dataclass(frozen=True, slots=True)

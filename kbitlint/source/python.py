@@ -137,15 +137,15 @@ def _object_faults(
     if not any(one in text for one in _USES):
         return ()
     from kbitlint.source.kinds.flow import Flow  # data and configurations have no such objects
-    from kbitlint.source.text.slips import slips
+    from kbitlint.source.text.slips import slips  # data and configurations make none
 
     ranked = launch is not None and (launch.processes or 1) > 1 and not launch.fsdp and launch.zero is None
     flow = Flow(versions, text, ranked=ranked and "deepspeed" not in text)
     found = (*unless_deep(flow.follow(module)), *unless_deep(slips(module, text)))
     if "Trainer(" in text or "collate" in text:
-        from kbitlint.source.text.gpu_batches import gpu_batches, untrained  # modules of loads have neither
+        from kbitlint.source.text.gpu_batches import gpu_batches, resumed, untrained  # modules of loads have none
 
-        found = (*found, *gpu_batches(module, text), *untrained(module, text))
+        found = (*found, *gpu_batches(module, text), *untrained(module, text), *resumed(module, text))
     if not any(one in text for one in _BY_HAND):
         return found
     from kbitlint.source.text.by_hand import by_hand  # few scripts do such things themselves
@@ -169,13 +169,11 @@ def _loop_faults(text: str, module: ast.Module, launch: Launch | None) -> tuple[
         return ()
     from kbitlint.source.text.loop_faults import loop_faults  # most scripts leave the loop to a Trainer
     from kbitlint.source.text.loop_paces import loop_paces  # as above
+    from kbitlint.source.text.sleeping_loops import sleeping_loops  # as above
 
-    return tuple(
-        sorted(
-            {*loop_faults(module, text), *loop_paces(module, text, counted=launch is not None and launch.counts)},
-            key=lambda fault: fault.line,
-        )
-    )
+    paces = loop_paces(module, text, counted=launch is not None and launch.counts)
+    found = {*loop_faults(module, text), *paces, *sleeping_loops(module, text)}
+    return tuple(sorted(found, key=lambda fault: fault.line))
 
 
 def _data_uses(text: str, module: ast.Module) -> tuple[DataUse, ...]:

@@ -189,6 +189,11 @@ CONTRACTS: Mapping[str, DataContract] = {
         "return 0.0 for a completion without a reward",
         "trl",
     ),
+    "reward called": DataContract(
+        "{} is called, and the trainer takes the function itself: it cannot call what this returns",
+        "pass the function without brackets",
+        "trl",
+    ),
     "reward of no number": DataContract(
         "{} returns rewards that are no numbers: the trainer makes a tensor of them, and raises",
         "return a list of floats",
@@ -257,7 +262,7 @@ CONTRACTS: Mapping[str, DataContract] = {
         learns=True,
     ),
     "labels of padding": DataContract(
-        "the labels are tokens padded to a fixed length, and nothing sets the padding to -100: the loss counts it",
+        "the labels hold the padding of the tokens, and nothing sets it to -100: the loss counts it",
         "set the labels of padding to -100",
         learns=True,
     ),

@@ -24,7 +24,9 @@ _PROMOTING = frozenset(
 _BIASED = ("phi", "gptj", "codegen")
 _HALF = ("float16", "bfloat16")
 _CAST = re.compile(r"\.(?:bfloat16|half)\(\)|\.to\([^)\n]{0,60}(?:torch\.(?:bfloat16|float16|half)|dtype ?=)")
-_AUTOCAST = re.compile(r"autocast|mixed_precision|Accelerator|Fabric|Lightning|set_default_dtype|\b(?:bf16|fp16)\b")
+_AUTOCAST = re.compile(
+    r"autocast|mixed_precision|Accelerator|Fabric|Lightning|deepspeed|[Ll]iger|set_default_dtype|\b(?:bf16|fp16)\b"
+)
 _OF_TRL = re.compile(r"\b(?:SFT|DPO|KTO|GRPO|RLOO|ORPO|CPO|Reward)Trainer\(")
 
 
@@ -36,7 +38,7 @@ def widens(text: str) -> bool:
 def promoted(model: ModelState) -> str:
     """Return which parts, that the script cast to float32, meet a head in half precision; empty if none certainly do."""
     load, config, cast = model.load, model.quantization, model.widened
-    if load is None or cast is None or model.recast or not model.certain:
+    if load is None or cast is None or model.recast or not model.certain or not load.callee.startswith("transformers."):
         return ""
     if load.value("trust_remote_code", False) is not False or model.method not in (None, "bitsandbytes"):  # noqa: FBT003  # the default
         return ""

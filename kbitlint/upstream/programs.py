@@ -85,6 +85,9 @@ class Recipe:
     """Patterns that together only files of this program contain."""
 
 
+#: command of TRL's program -> the trainer that it runs
+TRL_COMMANDS = {name.lower(): f"trl.{name}Trainer" for name in ("SFT", "DPO", "KTO", "GRPO", "Reward", "RLOO")}
+
 #: strings of which every file of such a program contains one
 RECIPE_SEEDS: tuple[bytes, ...] = (
     *(b"_component_", b"nemo_automodel", b"actor_rollout_ref", b"model_type: llm", b"backbone_dtype", b"quantize:"),
@@ -165,6 +168,7 @@ PROGRAMS: tuple[Program, ...] = (
             "lora_target",
             "use_reentrant_gc",
             "cutoff_len",
+            *("export_dir", "export_size", "adapter_name_or_path"),
         ),
         3,
         ("quantization_bit", "finetuning_type", "gradient_checkpointing"),

@@ -98,6 +98,21 @@ ROWS: Mapping[str, DataContract] = {
         "leave the subscript out",
         "datasets",
     ),
+    "split absent": DataContract("the split is {} alone are loaded: a KeyError", "name a split that is there", "datasets"),
+    # transformers/tokenization_utils_base.py, pad; torch/utils/data/_utils/collate.py: texts become no tensors
+    "texts in batches": DataContract(
+        "the column {} of texts stays in the rows, and a batch of them is no tensor: the first batch raises",
+        "pass remove_columns to map",
+    ),
+    # torch/utils/data/_utils/collate.py
+    "lists in batches": DataContract(
+        "the rows hold lists, of which torch's own collate makes lists of tensors and no tensor: the first batch raises",
+        'data.set_format("torch"), or pass a collator as collate_fn',
+    ),
+    "stacked rows of unequal length": DataContract(
+        "the texts are tokenized without padding, and torch's own collate does not pad: a batch of several raises",
+        "pass a collator that pads as collate_fn",
+    ),
     "column absent": DataContract(
         "the data set certainly has no column {}: datasets raises", "name a column that is there", "datasets"
     ),

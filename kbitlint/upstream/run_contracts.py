@@ -98,6 +98,19 @@ RUNS: Mapping[str, DataContract] = {
         learns=True,
         code="KB582",
     ),
+    # transformers/trainer.py, train: get_last_checkpoint(args.output_dir)
+    "resumed from a new folder": DataContract(
+        "output_dir is another one at each start, so the run that resumes finds no checkpoint in it: it raises a ValueError",
+        "let output_dir be the same at each start",
+        code="KB580",
+    ),
+    # torch/nn/modules/module.py, eval; transformers/modeling_layers.py: layers checkpoint in training mode alone
+    "asleep from an evaluation on": DataContract(
+        "checkpointing and dropout are inactive from the first evaluation on: nothing in the loop calls model.train()",
+        "call model.train() after the evaluation",
+        learns=True,
+        code="KB403",
+    ),
     # peft/peft_model.py, set_adapter, delete_adapter
     "adapter unknown": DataContract(
         "the model has no adapter {}: it raises a ValueError", "name an adapter that is there", "peft", code="KB583"

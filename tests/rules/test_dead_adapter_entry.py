@@ -113,7 +113,7 @@ def test_a_base_without_a_head_has_no_text_to_generate():
     loaded = LLAMA.replace("AutoModelForCausalLM", "AutoModel")
     message = "get_peft_model raises an AttributeError: object has no attribute 'prepare_inputs_for_generation'"
 
-    assert attach("task_type='CAUSAL_LM'", loaded, "KB535", imports=VISION) == [("error", message)]
+    assert attach("task_type='SEQ_2_SEQ_LM'", loaded, "KB535", imports=VISION) == [("error", message)]
     assert attach("task_type='FEATURE_EXTRACTION'", loaded, "KB535", imports=VISION) == []
 
 

@@ -51,6 +51,7 @@ def test_the_fix_asks_for_the_rank(tmp_path):
             id="as qlora.py does",
         ),
         pytest.param(AUTO.replace("'auto'", "{'': rank}") + WRAPPED, id="the rank"),
+        pytest.param(AUTO.replace("'auto'", "{'': int(os.environ.get('LOCAL_RANK', '0'))}") + WRAPPED, id="a rank by default"),
         pytest.param("assert 'LOCAL_RANK' not in os.environ\n" + AUTO + TRAINED, id="asserts one process"),
         pytest.param("assert int(os.environ.get('WORLD_SIZE', 1)) == 1\n" + AUTO + TRAINED, id="asserts a world of one"),
         pytest.param("if 'LOCAL_RANK' in os.environ:\n    raise SystemExit('one')\n" + AUTO + TRAINED, id="ends on ranks"),
@@ -109,3 +110,9 @@ def test_a_strategy_of_lightning_starts_several_ranks():
     assert [severity for severity, _, _ in findings("KB720", AUTO + trained.format(4, "ddp"))] == ["warning"]
     assert findings("KB720", AUTO + trained.format(1, "ddp")) == []
     assert findings("KB720", AUTO + trained.format(4, "auto")) == []
+
+
+def test_the_default_of_a_rank_is_no_constant():
+    given = "{'': int(os.environ.get('LOCAL_RANK', '0'))}"
+
+    assert findings("KB720", AUTO.replace("'auto'", given) + PREPARED + ADAPTED + TRAINED) == []

@@ -1,12 +1,10 @@
-"""KB591 and KB592: batches on the GPU before a loader is done with them, and Trainers that save without training."""
-
 from __future__ import annotations
 
 import multiprocessing
 
 import pytest
 import torch
-from script_cases import ADAPTED, LOADED, PREPARED, TRAINED, findings
+from script_cases import ADAPTED, LOADED, PREPARED, findings
 
 MADE = LOADED + PREPARED + ADAPTED
 COLLATE = "def collate(rows):\n    return {key: value.cuda() for key, value in pad(rows).items()}\n"
@@ -67,28 +65,3 @@ def test_a_loader_cannot_pin_what_is_on_the_gpu():
     with pytest.raises(RuntimeError, match="pin"):
         next(iter(torch.utils.data.DataLoader([torch.ones(1, device="cuda")], pin_memory=True)))
     assert multiprocessing.get_start_method() == "fork"
-
-
-KEPT = "trainer = Trainer(model=model, args=TrainingArguments('out', bf16=True), train_dataset=data)\n"
-
-
-@pytest.mark.parametrize("end", ["trainer.save_model('out')\n", "trainer.model.save_pretrained('out')\n"])
-def test_a_trainer_that_saves_and_never_trains(end):
-    assert said("KB592", MADE + KEPT + end) == [
-        ("error", "trainer never trains, and the new adapters are saved as they were drawn")
-    ]
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        MADE + KEPT + "trainer.train()\ntrainer.save_model('out')\n",
-        MADE + KEPT + "run(trainer)\ntrainer.save_model('out')\n",
-        MADE + KEPT + "trainer.evaluate()\ntrainer.save_model('out')\n",
-        MADE + KEPT,
-        LOADED + "model = PeftModel.from_pretrained(model, 'a')\n" + KEPT + "trainer.save_model('out')\n",
-        MADE + TRAINED + "model.save_pretrained('out')\n",
-    ],
-)
-def test_trainers_that_train_or_save_nothing(body):
-    assert said("KB592", body) == []

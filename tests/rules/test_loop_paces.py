@@ -1,4 +1,4 @@
-"""KB566, KB588, KB589, KB660 and KB717: what a loop does in each round, and what it does in some; with real runs."""
+"""KB566, KB660 and KB717: what a loop does in each round, and what it does in some; with real runs."""
 
 from __future__ import annotations
 
@@ -76,20 +76,6 @@ FAULTS = {
             "        loss.backward()", "        optimizer.zero_grad()\n        loss.backward()"
         ),
         [("KB566", "warning")],
-    ),
-    "divided twice": (ACCELERATED.replace("batch).loss", "batch).loss / accumulation"), [("KB588", "warning")]),
-    "divided twice in the call": (ACCELERATED.replace("backward(loss)", "backward(loss / 8)"), [("KB588", "warning")]),
-    "schedule not prepared": (
-        ACCELERATED.replace(PREPARE, "model, optimizer, loader = acc.prepare(model, optimizer, loader)\n"),
-        [("KB589", "warning")],
-    ),
-    "schedule in each round": (
-        HAND.replace(MOVED, "").replace("        if (step", "        scheduler.step()\n        if (step"),
-        [("KB589", "warning")],
-    ),
-    "schedule in each epoch": (
-        HAND.replace(MOVED, "").replace(" // accumulation", "") + "    scheduler.step()\n",
-        [("KB589", "warning")],
     ),
     "scaler never updated": (SCALED.replace("            scaler.update()\n", ""), [("KB660", "error")]),
     "unscaled in each round": (

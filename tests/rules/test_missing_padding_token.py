@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import transformers
-from script_cases import LOADED, PREPARED, TRAINED, beside
+from script_cases import LOADED, PREPARED, TRAINED, beside, findings
 
 CLASSIFIER = "from transformers import AutoModelForSequenceClassification\n" + LOADED.replace(
     "AutoModelForCausalLM", "AutoModelForSequenceClassification"
@@ -43,6 +43,27 @@ def test_a_classifier_without_a_padding_token(between, training, config, flagged
     line = "loss.backward()" if "backward" in training else training.strip()
 
     assert said(CLASSIFIER + between + PREPARED + ADAPTED + training, config, tmp_path) == [("error", line)] * flagged
+
+
+NAMED = CLASSIFIER.replace('"base"', '"meta-llama/Llama-3.1-8B"') + PREPARED + ADAPTED
+COLLATES = "def collate(rows, tokenizer):\n    return tokenizer.pad(rows, return_tensors='pt')\n\n\n"
+OWN_TRAINER = "class Weighted(Trainer):\n    pass\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [
+        (NAMED + TRAINED, 1),
+        (NAMED + TRAINED.replace("args=", "data_collator=DataCollatorWithPadding(tokenizer), args="), 1),
+        (COLLATES + NAMED + TRAINED.replace("args=", "data_collator=functools.partial(collate, tokenizer=tok), args="), 1),
+        (OWN_TRAINER + NAMED + TRAINED.replace("Trainer(", "Weighted(", 1), 1),
+        (NAMED + TRAINED.replace("args=", "data_collator=packed, args="), 0),
+        (NAMED.replace("meta-llama", "unsloth") + TRAINED, 0),
+        (NAMED + "model.config.pad_token_id = 0\n" + TRAINED, 0),
+    ],
+)
+def test_a_checkpoint_is_known_by_its_name(body, count):
+    assert [severity for severity, *_ in findings("KB657", body)] == ["error"] * count
 
 
 def test_a_model_of_text_needs_none(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import peft
 import pytest
 import tiny
+import torch
 import transformers
 import trl
 import trl_trainers
@@ -450,3 +451,52 @@ def test_a_config_whose_targets_peft_does_not_know_is_refused_by_all_that_attach
     found = said("import peft\n" + LOADED.replace("org/base", name) + adapted.format(config))
 
     assert [(severity, message in text) for severity, text in found] == ([("error", True)] if message else [])
+
+
+@newest
+@pytest.mark.parametrize(
+    ("name", "factor", "collator", "told"),
+    [
+        ("google-t5/t5-small", "0.1", "", True),
+        ("google-t5/t5-small", "0.0", "", False),
+        ("google-t5/t5-small", "0.1", ", data_collator=DataCollatorForSeq2Seq(tokenizer, model=model)", False),
+        ("facebook/bart-base", "0.1", "", False),
+    ],
+)
+def test_label_smoothing_takes_the_labels_of_which_t5_makes_its_decoders_input(name, factor, collator, told, tmp_path):
+    body = (
+        LOADED.replace("org/base", name).replace("ForCausalLM", "ForSeq2SeqLM").replace("AutoModel", "transformers.AutoModel")
+    )
+    body += f"args = TrainingArguments('out', label_smoothing_factor={factor})\n"
+    body += f"Trainer(model=model, args=args, train_dataset=data{collator}).train()\n"
+
+    assert [severity for severity, _ in said("import transformers\n" + body)] == ["error"] * told
+    if collator:
+        return
+    family = "t5 (encoder-decoder)" if "t5" in name else "bart (encoder-decoder)"
+    model = tiny.with_lora(tiny.load(family))
+    arguments = transformers.TrainingArguments(
+        tmp_path, label_smoothing_factor=float(factor), max_steps=1, use_cpu=True, report_to="none", save_strategy="no"
+    )
+    row = {"input_ids": [5, 6, 7, 8], "labels": [5, 6, 7, 8]}
+    trainer = transformers.Trainer(model=model, args=arguments, train_dataset=[row] * 2)
+    if told:
+        with pytest.raises(ValueError, match="You must specify exactly one of input_ids or inputs_embeds"):
+            trainer.train()
+    else:
+        trainer.train()
+
+
+@pytest.mark.parametrize(
+    ("made", "count"),
+    [("torch.optim.AdamW(model.parameters(), lr={})", 1), ("PagedAdamW8bit(model.parameters(), lr={})", 1), ("Own({})", 0)],
+)
+def test_an_optimizer_compares_its_rate_with_a_number(made, count):
+    imports = IMPORTS + "import yaml\nfrom bitsandbytes.optim import PagedAdamW8bit\n"
+    loaded = LOADED + ADAPTED + "cfg = yaml.safe_load('lr: 2e-4')\n"
+    run = "\nloss = model(**batch).loss\nloss.backward()\n"
+
+    assert [one for one, *_ in findings("KB535", loaded + made.format("cfg['lr']") + run, imports=imports)] == ["error"] * count
+    assert findings("KB535", loaded + made.format("float(cfg['lr'])") + run, imports=imports) == []
+    with pytest.raises(TypeError, match="<="):
+        torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))], lr="2e-4")

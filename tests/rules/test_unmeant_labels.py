@@ -10,7 +10,7 @@ def tokenize(row):
     return made
 data = dataset.map(tokenize)
 """
-MESSAGE = "the labels are tokens padded to a fixed length, and nothing sets the padding to -100: the loss counts it"
+MESSAGE = "the labels hold the padding of the tokens, and nothing sets it to -100: the loss counts it"
 
 
 def test_labels_of_padding():

@@ -81,7 +81,14 @@ def test_a_packed_head_and_one_in_float32_take_float32(loaded):
     assert said(ONE, loaded) == []
 
 
-@pytest.mark.parametrize("loop", [TRAINER.format(", bf16=True"), "with torch.autocast('cuda'):\n    pass\n" + LOOP])
+@pytest.mark.parametrize(
+    "loop",
+    [
+        TRAINER.format(", bf16=True"),
+        TRAINER.format(", deepspeed='zero2.json'"),
+        "with torch.autocast('cuda'):\n    pass\n" + LOOP,
+    ],
+)
 def test_autocast_takes_any_dtype(loop):
     assert said(ONE, loop=loop) == []
 

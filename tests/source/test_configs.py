@@ -190,6 +190,24 @@ def test_what_litgpt_refuses_of_a_quantized_training_is_found_beside_the_skip(tm
     assert found == [([], True), ([("KB535", "error")], True)]
 
 
+@pytest.mark.parametrize(
+    ("command", "wrong"),
+    [
+        ("dpo --loss_type ipo", ("ipo", "kto_pair")),
+        ("grpo --per_device_train_batch_size 8 --num_generations 8", ("size 8", "size 2")),
+    ],
+)
+def test_a_command_of_trl_is_held_against_its_own_trainer(tmp_path, command, wrong):
+    text = f"trl {command} --model_name_or_path Qwen/Qwen2.5-7B --load_in_4bit --use_peft --dataset_name d --output_dir o\n"
+    found = []
+    for content in (text, text.replace(*wrong)):
+        path = tmp_path / "run.sh"
+        path.write_text(content)
+        found.append([one.code for one in check(str(path)).violations])
+
+    assert found == [[], ["KB535"]]
+
+
 def test_an_export_of_llama_factory_refuses_a_quantized_base(tmp_path):
     path = tmp_path / "merge.yaml"
     head = (
@@ -202,3 +220,12 @@ def test_an_export_of_llama_factory_refuses_a_quantized_base(tmp_path):
         read = documents.read(path, path.name)
         found = run((find("KB535"),), read.facts, TrainingContext())[0].violations if read is not None else ()
         assert [violation.message for violation in found] == expected
+
+
+def test_an_export_is_recognised_without_the_keys_of_a_training(tmp_path):
+    path = tmp_path / "merge.yaml"
+    head = "model_name_or_path: org/base\nadapter_name_or_path: out\ntemplate: llama3\nexport_dir: merged\nexport_size: 5\n"
+
+    for text in ("quantization_bit: 4\n", "export_quantization_bit: 4\nexport_quantization_dataset: d.json\n"):
+        path.write_text(head + text)
+        assert [one.code for one in check(str(path)).violations] == ["KB535"]

@@ -41,6 +41,9 @@ from transformers import AutoModelForSequenceClassification as ForSequenceClassi
 model = ForSequenceClassification.from_pretrained('meta-llama/Llama-3.1-8B', num_labels=2)
 model = get_peft_model(model, LoraConfig())
 """
+OWN = "class Own(Trainer):\n    def step(self):\n        return tokenizer.pad_token_id\n"
+OWN_MODEL = CLASSIFIER.replace("3.1-8B", "2-7b-hf").replace("get_peft_model(model", "get_peft_model(\n    model")
+OWN_MODEL += TRAIN.replace("Trainer(", "Own(").format("")
 PADDED = """\
 def tokenize(row):
     made = tokenizer(row['text'], padding={}, max_length=512)
@@ -83,6 +86,8 @@ def uses(code):
          "AutoModelForCausalLM\ndata = data.map(lambda row: make(row['a']))\n" + TRAIN.format("")),
         (CLASSIFIER + TRAIN.format(""), "classifier without padding", 2,
          CLASSIFIER + TRAIN.format(", processing_class=tokenizer")),
+        (OWN + OWN_MODEL, "classifier without padding", 5,
+         (OWN + OWN_MODEL).replace("Own(model", "model.config.pad_token_id = 0\nOwn(model")),
         (BEST.format("f1") + METRICS, "unknown metric", 1, BEST.format("accuracy") + METRICS),
         (PADDED.format("'max_length'") + TRAIN.format(""), "labels of padding", 3, PADDED.format("False") + TRAIN.format("")),
         ("AutoModelForCausalLM\ndef item(x):\n    return {'input_ids': x[:-1], 'labels': x[1:]}\n" + TRAIN.format(""),
@@ -197,6 +202,8 @@ REFERENCE = (
          TURNS.format("Qwen/Qwen3-8B", "")),
         (TURNS.format("meta-llama/Llama-3.1-8B-Instruct", ""), "two first tokens", 3,
          TURNS.replace("False", "False).removeprefix(words.bos_token", 1).format("meta-llama/Llama-3.1-8B-Instruct", "")),
+        (REWARD.format("len(one)") + GRPO.replace("[reward]", "[reward([])]"), "reward called", 4,
+         REWARD.format("len(one)") + GRPO),
         (STREAM + REFERENCE.format(", precompute_ref_log_probs=True"), "streamed reference", 3, STREAM + REFERENCE.format("")),
     ],
 )  # fmt: skip

@@ -8,6 +8,7 @@ import inspect
 import datasets
 import pytest
 import tiny
+import tokenizers
 import torch
 import transformers
 
@@ -114,6 +115,64 @@ ANSWERS = "data = data.map(lambda one: tokenizer(one['answer']), remove_columns=
 LABEL = "data = data.map(lambda one: tokenizer(one['text'], padding='max_length')).rename_column('label', '{}')\n"
 BY_ONE = "args = TrainingArguments('o', per_device_train_batch_size=1)\n"
 
+LOOP = "from torch.utils.data import DataLoader\nloader = DataLoader(data, batch_size=4{})\n"
+EACH_ROW = "data = data.map(lambda one: tokenizer(one['text']{}){})\n"
+BUILD = """\
+class Build:
+    def build(self):
+        raw = load_dataset("json", data_files="d.jsonl", split="train")
+        return raw.map(self.row, remove_columns=raw.column_names)
+    def row(self, one):
+        made = self.tokenizer(one["text"])
+        return {"input_ids": made.input_ids, "labels": list(made.input_ids)}
+data = Build().build()
+"""
+COLLATE = """\
+def collate(rows):
+    batch = tokenizer.pad(rows, return_tensors="pt")
+    return {}
+"""
+PADS = """\
+def collate(rows):
+    ids = torch.nn.utils.rnn.pad_sequence([row["input_ids"] for row in rows], batch_first=True)
+    return {}
+"""
+MADE = "def make():\n    yield {{'{}': 'a', 'labels': [1]}}\ndata = Dataset.from_generator(make)\n"
+FRAME = "data = Dataset.from_pandas(frame[['text']]{})\n"
+FILES = "data = load_dataset('json', data_files={{'{}': 'a'}}).map(lambda one: tokenizer(one['text']))['test']\n"
+LISTED = "data = []\nfor one in texts:\n    data.append(tokenizer(one, padding='max_length'{}))\n"
+
+PASSED = """\
+def make(raw, tokenizer):
+    raw = raw.shuffle(seed=1)
+    raw = raw.map(
+        lambda one: encode(one["text"]),
+        remove_columns=raw.column_names,
+    )
+    return raw
+encode = lambda text: {"input_ids": tokenizer.encode(text), "labels": tokenizer.encode(text)}
+data = make(data, tokenizer)
+#
+"""
+IMAGES = """\
+class Collate:
+    def __call__(self, rows):
+        batch = self.processor(text=rows, padding=True)
+        labels = batch["input_ids"].clone()
+        {}
+        labels[{}] = -100
+        batch["labels"] = labels
+        return batch
+"""
+SORTED = (
+    KEPT
+    + WEIGHTS
+    + """\
+from transformers import AutoModelForSequenceClassification
+model = AutoModelForSequenceClassification.from_pretrained("meta-llama/Llama-2-7b-hf", num_labels=2)
+"""
+)
+
 
 def uses(code):
     text = START + code
@@ -194,6 +253,71 @@ PAIRS = {
         2,
         ASK.format("prompt", "answer") + REWARD.replace("solution", "answer") + GRPO,
     ),
+    "methods-of-a-class": (BUILD + PAD, "labels of unequal length", 9, BUILD + SEQ),
+    "a-loader-of-uneven-rows": (
+        EACH_ROW.format("", ", remove_columns=['text']") + LOOP.format(""),
+        "stacked rows of unequal length",
+        3,
+        EACH_ROW.format("", ", remove_columns=['text']") + LOOP.format(", collate_fn=collate"),
+    ),
+    "a-loader-of-lists": (
+        EACH_ROW.format(", padding='max_length'", "") + LOOP.format(""),
+        "lists in batches",
+        3,
+        EACH_ROW.format(", padding='max_length'", "") + "data = data.with_format('torch')\n" + LOOP.format(""),
+    ),
+    "texts-in-a-loader": (
+        EACH_ROW.format("", "") + LOOP.format(", collate_fn=DataCollatorWithPadding(tokenizer)"),
+        "texts in batches",
+        3,
+        EACH_ROW.format("", ", remove_columns=['text']") + LOOP.format(", collate_fn=DataCollatorWithPadding(tokenizer)"),
+    ),
+    "texts-that-are-kept": (KEPT + TEXT + CAUSAL, "texts in batches", 3, TEXT + CAUSAL),
+    "an-own-collator": (
+        ANSWER + COLLATE.format("batch") + TRAIN.format("collate"),
+        "labels of unequal length",
+        9,
+        ANSWER + COLLATE.format("pad_labels(batch, rows)") + TRAIN.format("collate"),
+    ),
+    "padding-of-an-own-collator": (
+        PADS.format("{'input_ids': ids, 'labels': ids.clone()}") + TRAIN.format("collate"),
+        "labels of padding",
+        3,
+        PADS.format("{'input_ids': ids, 'labels': ids.clone().masked_fill(ids == 0, -100)}") + TRAIN.format("collate"),
+    ),
+    "what-a-generator-yields": (
+        MADE.format("text").replace(", 'labels': [1]", "") + CAUSAL,
+        "no tokens",
+        4,
+        MADE.format("input_ids"),
+    ),
+    "a-part-of-a-frame": (
+        FRAME.format("") + CAUSAL,
+        "no tokens",
+        2,
+        FRAME.format(".map(lambda one: tokenizer(one['text']))") + CAUSAL,
+    ),
+    "a-split-that-is-not-loaded": (FILES.format("train") + CAUSAL, "split absent", 1, FILES.format("test") + CAUSAL),
+    "a-list-of-tensors": (LISTED.format(", return_tensors='pt'") + CAUSAL, "tensors in rows", 4, LISTED.format("") + CAUSAL),
+    "a-function-over-lines": (PASSED + PAD, "labels of unequal length", 11, PASSED + SEQ),
+    "two-names-at-once": (
+        PASSED.replace("data = make(", "data, more = make(").replace("tokenizer)\n#", "tokenizer), 1\n#") + PAD,
+        "labels of unequal length",
+        11,
+        PASSED.replace("data = make(", "data, more = make(").replace("tokenizer)\n#", "tokenizer), 1\n#") + SEQ,
+    ),
+    "images-and-padding": (
+        IMAGES.format("", "labels == image") + TRAIN.format("Collate()"),
+        "labels of padding",
+        7,
+        IMAGES.format("", "labels == processor.tokenizer.pad_token_id") + TRAIN.format("Collate()"),
+    ),
+    "a-classifier-of-an-own-trainer": (
+        SORTED + OWN,
+        "classifier without padding",
+        11,
+        SORTED + "model.config.pad_token_id = 0\n" + OWN,
+    ),
 }
 
 
@@ -231,6 +355,13 @@ EVEN = datasets.Dataset.from_list([{"input_ids": [1, 2, 3], "labels": [1, 2, 3],
 MASKED = EVEN.map(lambda row: {"input_ids": [row["input_ids"]], "attention_mask": [[1, 1, 0]]})
 
 
+def padding():
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<pad>": 0}, "<pad>"))
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made)
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    return transformers.DataCollatorWithPadding(tokenizer)
+
+
 def train(data, **given):
     own = {"remove_unused_columns": given.pop("removes", True)}
     args = transformers.TrainingArguments(
@@ -265,6 +396,9 @@ class Weighted(transformers.Trainer):
         (lambda: train(Tuples()), TypeError, "__dict__"),
         (lambda: train(EVEN, cls=Weighted), KeyError, "weight"),
         (lambda: train(EVEN.map(lambda row: {"labels": 1})), ValueError, "batch_size"),
+        (lambda: next(iter(torch.utils.data.DataLoader(ROWS.with_format("torch"), 2))), RuntimeError, "equal size"),
+        (lambda: next(iter(torch.utils.data.DataLoader(EVEN, 2)))["labels"].shape, AttributeError, "list"),
+        (lambda: train(EVEN.add_column("text", ["a", "b"]), removes=False, data_collator=padding()), ValueError, "`text`"),
         (lambda: ROWS["train"], ValueError, "doesn't exist"),
         (lambda: ROWS.remove_columns("text"), ValueError, "not in the dataset"),
         (lambda: ROWS.map(lambda rows: {"labels": [[1]]}, batched=True), Exception, "expected length 2 but got length 1"),

@@ -50,6 +50,25 @@ tokenizer = AutoTokenizer.from_pretrained("m")
 TEXTS = "data = data.map(lambda one: {{'text': tokenizer.apply_chat_template(one['m'], tokenize=False{})}})\n"
 TUNE = "SFTTrainer(model=model, args=SFTConfig('o'{}), train_dataset=data{}).train()\n"
 
+STAMPED = "stamp = {}\nfolder = f'o-{{stamp}}'\n" + PLAIN.replace("'o'", "output_dir=str(folder)")
+LLAMA = SFT.replace('"m"', '"meta-llama/Llama-3.1-8B-Instruct"')
+
+ROUNDS = """\
+from peft import prepare_model_for_kbit_training
+model = prepare_model_for_kbit_training(model)
+def evaluate(net, loader):
+    net.eval()
+    return [net(**batch).loss.item() for batch in loader]
+while step < 100:
+    for batch in loader:
+        model(**batch).loss.backward()
+        optimizer.step()
+        step += 1
+        if step % 10 == 0:
+            print(evaluate(model, held))
+            {}
+"""
+
 
 def uses(code):
     text = START + code
@@ -170,6 +189,19 @@ PAIRS = {
         4,
         SFT + TUNE.format(", dataset_kwargs={'skip_prepare_dataset': True}", ", data_collator=collate"),
     ),
+    "another-folder": (
+        STAMPED.format("datetime.now()") + "trainer.train(resume_from_checkpoint=True)\n",
+        "resumed from a new folder",
+        5,
+        STAMPED.format("version") + "trainer.train(resume_from_checkpoint=True)\n",
+    ),
+    "two-first-tokens": (
+        LLAMA + TEXTS.format("") + TUNE.format("", ", processing_class=tokenizer"),
+        "two first tokens",
+        4,
+        LLAMA.replace("Llama-3.1-8B-Instruct", "Unknown") + TEXTS.format("") + TUNE.format("", ", processing_class=tokenizer"),
+    ),
+    "asleep": (ROUNDS.format(""), "asleep from an evaluation on", 12, ROUNDS.format("model.train()")),
 }
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from kbitlint.facts.ranks import OptimizerFacts
+from kbitlint.facts.ranks import UPHILL, OptimizerFacts
 from kbitlint.model.inspect.walk import named_modules
 from kbitlint.model.layers.values import is_finite
 
@@ -50,6 +51,7 @@ def optimizer_facts(model: nn.Module, optimizer: Any) -> OptimizerFacts | None:
             *_unfit(groups, getattr(optimizer, "state", {}), paths),
             *(_sparse(model, held) if type(optimizer).__name__ in _DENSE else ()),
         ),
+        astray=tuple(dict.fromkeys(problem for group in groups for problem in _astray(group, type(optimizer).__name__))),
     )
 
 
@@ -77,6 +79,30 @@ def _problem(name: str, average: Tensor, parameter: Tensor) -> str:
         return f"its {name} has the shape {list(average.shape)}, and the parameter {list(parameter.shape)}"
     finite = average.is_meta or not average.is_floating_point() or is_finite(average)
     return "" if finite else f"its {name} holds NaN or infinity"
+
+
+def _astray(group: Any, kind: str) -> Iterator[str]:
+    """Yield how the settings of a group keep its steps from following the gradient (``torch/optim`` of torch 2.13).
+
+    AdamW and SGD take ``lr * weight_decay`` of a parameter away in each step. Adam gives the decay to its averages.
+    """
+    rate = _rate([group])
+    decay, momentum, dampening = (_number(group.get(name)) for name in ("weight_decay", "momentum", "dampening"))
+    if rate is not None and not math.isfinite(rate):
+        yield f"the learning rate is {rate}"
+    elif rate is not None and kind in ("AdamW", "SGD") and rate * decay >= 1:
+        yield f"weight_decay={decay:g} at a rate of {rate:g} multiplies each parameter with {1 - rate * decay:g} in each step"
+    if momentum and dampening == 1:
+        yield "dampening=1 adds nothing of a gradient to the momentum after the first step"
+    if group.get("maximize") is True:
+        yield UPHILL
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return 0.0
 
 
 def _rate(groups: Any) -> float | None:

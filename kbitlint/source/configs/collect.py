@@ -21,7 +21,7 @@ from kbitlint.source.interpreter.objects import Constant, Entry, Record, Sequenc
 from kbitlint.source.interpreter.path_state import PathState
 from kbitlint.target import SHELLS
 from kbitlint.upstream.calls import FUNCTIONS, TRAINERS
-from kbitlint.upstream.programs import PROGRAMS, RECIPE_SEEDS, recipes
+from kbitlint.upstream.programs import PROGRAMS, RECIPE_SEEDS, TRL_COMMANDS, recipes
 from kbitlint.upstream.versions import installed
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def collect(
         paths: tuple[ExecutionPath, ...] = ()
         calls = (dataclasses.replace(root.frozen(trail.effort), callee=f"{program.name}.export"),)
     else:
-        path, calls = _trained(program, root, trail)
+        asked = named[1].split()[-1] if named is not None else ""
+        path, calls = _trained(program, root, trail, TRL_COMMANDS.get(asked, program.trainer))
         paths = (path,)
     return SourceFacts(
         file,
@@ -113,9 +114,9 @@ def _is_of(program: Program, root: Record, command: str) -> bool:
     return own and sum(key in root.items for key in program.marks) >= program.least
 
 
-def _trained(program: Program, root: Record, trail: PathState) -> tuple[ExecutionPath, tuple[Call, ...]]:
+def _trained(program: Program, root: Record, trail: PathState, name: str) -> tuple[ExecutionPath, tuple[Call, ...]]:
     """Return the path and the calls that the keys ask for: load, adapters and training."""
-    api = TRAINERS[program.trainer]
+    api = TRAINERS[name if program.name == "trl" else program.trainer]
     load, bits = _load(program, root)
     net = trail.load(load.frozen(trail.effort))
     if program.reentry:
@@ -138,8 +139,13 @@ def _trained(program: Program, root: Record, trail: PathState) -> tuple[Executio
     trail.finish(trainer)
     # axolotl computes in the dtype of its keys bf16 and fp16, and TRL in that of dtype: no compute dtype is missing
     whole = dataclasses.replace(root.frozen(trail.effort), callee=f"{program.name}.{program.verb}")
-    checked = () if program.own_arguments and "fsdp_config" not in root.items else (arguments.frozen(trail.effort),)
-    return trail.path(), (whole, *checked)
+    calls = [whole]
+    if not program.own_arguments or "fsdp_config" in root.items:
+        calls.append(arguments.frozen(trail.effort))
+    if program.name == "trl":
+        made = Argument("args", calls[-1], root.span, root.span)
+        calls.append(Call(name, root.span, (made,), complete=False, style=root.style))
+    return trail.path(), tuple(calls)
 
 
 def _load(program: Program, root: Record) -> tuple[Record, int | None]:

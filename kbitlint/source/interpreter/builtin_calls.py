@@ -16,6 +16,9 @@ _PATHS = ("pathlib.Path", "os.path.join", "os.path.dirname", "os.path.abspath", 
 #: Number of names that take as long to process as one step.
 _CHEAP = 64
 
+#: how the variables end that a launcher sets for each process, so that their defaults are no values
+_OF_LAUNCHERS = ("RANK", "WORLD_SIZE", "PROCID", "LOCALID", "NTASKS")
+
 
 class BuiltinCalls(Interpreter):
     """The part of the interpreter that evaluates builtins."""
@@ -93,7 +96,8 @@ class BuiltinCalls(Interpreter):
             return self.trail.net(first.state) if isinstance(first, TrackedModel) else UNKNOWN
         if name.startswith("os."):
             key, default = [*(known_text(given.value) for given in arguments.items.values()), None, None][:2]
-            return UNKNOWN if default is None else Constant(default, f"${key}")
+            launched = isinstance(key, str) and key.endswith(_OF_LAUNCHERS)
+            return UNKNOWN if default is None or launched else Constant(default, f"${key}")
         if name == "super":
             return self.scope.find("super()") or UNKNOWN
         made = dataclasses.replace(arguments, callee=name)

@@ -36,6 +36,7 @@ from kbitlint.source.interpreter.arguments import (
 )
 from kbitlint.source.interpreter.effort import Effort
 from kbitlint.source.interpreter.objects import Object, TrackedModel, Trainer
+from kbitlint.source.interpreter.saved_models import loaded_again
 from kbitlint.source.interpreter.training_arguments import with_arguments
 from kbitlint.upstream.quantization import PREPARED_METHODS
 
@@ -157,6 +158,7 @@ class PathState:
         state = ModelState(call, method, bits, config, dtype, training_mode=quantized is not None, named=named_of(stored))
         unconverted = has_linears_of_its_own(call.value("pretrained_model_name_or_path"), state.named, self.versions)
         state = dataclasses.replace(state, inferred=self.inferred > 0, unconverted=unconverted, placed=self.placed)
+        state = loaded_again(call, state, self.steps, self.effort)
         net = self.net(with_stored_adapters(call, state, self.beside))
         detail = refused_by_name(call, method, stored) if own is None else method
         self.steps.append(Step(Action.LOAD, call, state, net.number, detail))

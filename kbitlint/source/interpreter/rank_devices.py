@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 #: libraries and builtins whose functions choose no device, unless a name below does
 _NAMES = (
     "transformers datasets peft torch bitsandbytes os sys json logging random numpy argparse yaml pathlib wandb "
@@ -14,6 +16,7 @@ _CHOOSES = frozenset(("set_device", "set_device_index", "device", "init_process_
 _CHOOSE = ("Arguments", "ArgumentParser", "Trainer")
 
 
+@functools.lru_cache(maxsize=1_024)
 def may_choose_device(name: str) -> bool:
     """Return whether a function or class may set the current device: ``transformers.TrainingArguments``."""
     library = name.partition(".")[0]

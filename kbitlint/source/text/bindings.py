@@ -23,7 +23,7 @@ class Names:
 
     outer: Names | None = None
     bound: dict[str, list[tuple[int, ast.AST, bool]]] = field(default_factory=dict)
-    """(line of the statement, value or definition, whether it is in a branch) of each binding of a name."""
+    """(last line of the statement, value or definition, whether it is in a branch) of each binding of a name."""
 
 
 class Bindings:
@@ -84,16 +84,18 @@ class Bindings:
 
     def _assign(self, target: ast.expr, node: ast.Assign, names: Names, *, inside: bool) -> None:
         if isinstance(target, ast.Name):
-            names.bound.setdefault(target.id, []).append((node.lineno, node.value, inside))
+            names.bound.setdefault(target.id, []).append((node.end_lineno or node.lineno, node.value, inside))
         elif isinstance(target, ast.Attribute) and target.attr == "chat_template":
             self.templates.append(node.value)
         elif isinstance(target, (ast.Tuple, ast.List)):
+            value, line = node.value, node.end_lineno or node.lineno
             plain = all(isinstance(item, ast.Name) for item in target.elts)
+            parts = value.elts if plain and isinstance(value, ast.Tuple) and len(value.elts) == len(target.elts) else []
             for place, item in enumerate(target.elts if plain else walk(target)):
                 if isinstance(item, ast.Name):
-                    part = ast.copy_location(ast.Subscript(node.value, ast.Constant(place), ast.Load()), node.value)
-                    bound: ast.AST = part if plain else target
-                    names.bound.setdefault(item.id, []).append((node.lineno, bound, inside or not plain))
+                    part = ast.copy_location(ast.Subscript(value, ast.Constant(place), ast.Load()), value)
+                    bound: ast.AST = parts[place] if parts else part if plain else target
+                    names.bound.setdefault(item.id, []).append((line, bound, inside or not plain))
 
     def value(self, node: ast.AST | None, before: int = 0) -> tuple[ast.AST | None, int]:
         """Return what an expression holds, through names, and the line of the statement that binds it.
@@ -120,12 +122,22 @@ class Bindings:
             if held:
                 known = [one for one in held if one[0] < before] if own else held
                 known = [one for one in known if not (one[2] and _narrows(one[1], node.id))]
+                known = [one for one in known if not isinstance(one[1], ast.arg)] or known  # bound anew in its function
                 if not known or any(branch for _, _, branch in known):
                     return None
                 line, value, _ = max(known, key=lambda one: one[0])
                 return line, value
             scope, own = scope.outer, False
         return None
+
+    def parameter(self, node: ast.AST | None, before: int = 0) -> ast.arg | None:
+        """Return the parameter of a function that a name certainly is; None for others."""
+        scope = self._around.get(id(node)) if isinstance(node, ast.Name) else None
+        held = scope.bound.get(node.id, []) if scope is not None and isinstance(node, ast.Name) else []
+        known = [
+            value for line, value, _ in held if line < (before or getattr(node, "lineno", 0)) or isinstance(value, ast.arg)
+        ]
+        return known[0] if len(known) == 1 and isinstance(known[0], ast.arg) else None
 
     def function(self, node: ast.AST | None) -> Def | None:
         """Return the function that an expression certainly is: one of the file, of a maker, or the call of an object."""
@@ -149,9 +161,14 @@ class Bindings:
             return f"{owner}.{node.attr}" if owner else node.attr
         return ""
 
-    def chain(self, node: ast.AST | None) -> Iterator[ast.Call]:
-        """Yield the calls that make a data set, the last first: ``map``, ``shuffle``, ``load_dataset``."""
-        node, line = self.value(node)
+    def chain(self, node: ast.AST | None, before: int = 0) -> Iterator[ast.Call]:
+        """Yield the calls that make a data set, the last first: ``map``, ``shuffle``, ``load_dataset``.
+
+        Args:
+            node: The data set.
+            before: The line of the statement around the expression; 0 if it is the expression's own.
+        """
+        node, line = self.value(node, before)
         for _ in range(_LONGEST):
             if isinstance(node, ast.Subscript):
                 node, line = self._part(node) or (node.value, line)

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 from kbitlint import lazy_patterns as re
 from kbitlint.facts.data_flow import DataUse
-from kbitlint.source.text.bindings import is_constant, is_open, keyword, last
+from kbitlint.source.nodes import walk
+from kbitlint.source.text.bindings import is_constant, is_open, items, keyword, last
+from kbitlint.source.text.row_encodings import is_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kbitlint.source.text.bindings import Bindings
+    from kbitlint.source.text.bindings import Bindings, Def
+    from kbitlint.source.text.row_forms import RowSet
 
 #: decoders whose tokenizer has no mask token: neither its class in transformers 5 nor its ``tokenizer_config.json`` names one
 _MASKLESS = re.compile(
@@ -22,6 +25,13 @@ _MASKLESS = re.compile(
 )
 #: decoders whose tokenizer has one by its class: ``models/gemma/tokenization_gemma.py``, ``models/cohere``
 _MASKED = re.compile(r"(google/(gemma|codegemma)-|CohereForAI/|CohereLabs/)")
+
+#: words of code that leaves padding out of a loss
+_MASKS = ("ignore_index", "compute_loss", "cross_entropy", "CrossEntropy")
+#: words of code that knows the padding token
+_PADDING = ("pad_token", "attention_mask", "eos_token", "<pad>", "[PAD]", "<|endoftext|>", "</s>", "pad_id", "<|im_end|>")
+_DECODERS = ("ForCausalLM", "ForConditionalGeneration", "ForVision2Seq", "ForImageTextToText")
+_COPIES = frozenset(("clone", "copy", "detach", "long"))
 
 
 def masked(names: Bindings, text: str) -> Iterator[DataUse]:
@@ -42,3 +52,82 @@ def masked(names: Bindings, text: str) -> Iterator[DataUse]:
             yield DataUse("masked without a token", call.lineno, checkpoint)
         elif _MASKED.match(checkpoint):
             yield DataUse("labels of masked tokens", call.lineno)
+
+
+def pads_no_labels(names: Bindings, trainer: ast.Call, found: RowSet) -> bool:
+    """Return whether a collator of the script pads rows by the tokenizer alone, and labels have the length of their text."""
+    function, labels = names.function(keyword(trainer, "data_collator")), found.columns.get("labels")
+    if function is None or labels is None or labels.kind != "ids" or labels.length != "own" or "label" in ast.unparse(function):
+        return False
+    given = [one.arg for one in function.args.args if one.arg != "self"]
+    pads = [one for one in walk(function) if isinstance(one, ast.Call) and isinstance(one.func, ast.Attribute)]
+    return any(
+        one.func.attr == "pad" and is_tokenizer(names, one.func.value) and bool(one.args) and ast.unparse(one.args[0]) in given
+        for one in pads
+        if isinstance(one.func, ast.Attribute)
+    )
+
+
+def padded_labels(names: Bindings, text: str) -> Iterator[DataUse]:
+    """Yield the labels of a collator of the script that hold the padding of its batch, where nothing sets it to -100."""
+    if not any(one in text for one in _DECODERS) or any(one in text for one in _MASKS) or "Seq2SeqLM" in text:
+        return
+    if "batch_size=1)" in text or "batch_size=1," in text:
+        return
+    for call in names.calls:
+        function = names.function(keyword(call, "data_collator") or keyword(call, "collate_fn"))
+        masks = function is not None and "-100" in ast.unparse(function)
+        if function is None or ("-100" in text and not masks) or (masks and not _masks_others(function, text)):
+            continue
+        for one in walk(function):
+            labels = _label_value(one)
+            if labels is not None and _holds_padding(names, labels):
+                yield DataUse("labels of padding", labels.lineno)
+                break
+
+
+def _label_value(node: ast.AST) -> ast.expr | None:
+    """Return the value that a dict, or an assignment to an item, gives to ``labels``; None for other nodes."""
+    if isinstance(node, ast.Dict):
+        return items(node).get("labels")
+    target = node.targets[0] if isinstance(node, ast.Assign) else None
+    given = isinstance(target, ast.Subscript) and is_constant(target.slice, "labels")
+    return node.value if given and isinstance(node, ast.Assign) else None
+
+
+def _masks_others(function: Def, text: str) -> bool:
+    """Return whether all that a function sets to -100 are tokens by their id, none of which is the padding token."""
+    if any(one in text for one in _PADDING):
+        return False
+    stores = [one for one in walk(function) if isinstance(one, ast.Assign) and "-100" in ast.unparse(one.value)]
+    places = [one.targets[0].slice for one in stores if isinstance(one.targets[0], ast.Subscript)]
+    marks = ast.unparse(function).count("-100") == len(stores) == len(places)
+    return marks and all(isinstance(one, ast.Compare) and isinstance(one.ops[0], ast.Eq) for one in places)
+
+
+def _holds_padding(names: Bindings, node: ast.expr) -> bool:
+    """Return whether an expression is ids that a call has padded to the longest of a batch, or a copy of them."""
+    value: ast.AST | None = node
+    for _ in range(5):  # a copy of a copy
+        value, _ = names.value(value)
+        inner = _inner(value)
+        if inner is None:
+            break
+        value = inner
+    if not isinstance(value, ast.Call) or is_open(value):
+        return False
+    if last(value) == "pad_sequence":
+        return True
+    pads = keyword(value, "padding")
+    longest = is_constant(pads, value=True) or is_constant(pads, "longest") or is_constant(pads, "max_length")
+    makes = last(value) in ("pad", "processor") or ast.unparse(value.func).endswith("processor")
+    return longest and (is_tokenizer(names, value.func) or makes)
+
+
+def _inner(value: ast.AST | None) -> ast.expr | None:
+    """Return what a value is a copy of, or the encoding whose ids it is; None for another value."""
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr in _COPIES:
+        return value.func.value
+    if isinstance(value, ast.Subscript) and is_constant(value.slice, "input_ids"):
+        return value.value
+    return value.value if isinstance(value, ast.Attribute) and value.attr == "input_ids" else None

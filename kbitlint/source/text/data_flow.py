@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.data_flow import DataUse
 from kbitlint.source.nodes import is_trainer
+from kbitlint.source.text.asleep import asleep_uses
 from kbitlint.source.text.bindings import Bindings, elements, is_constant, is_open, items, keyword, last, returned
-from kbitlint.source.text.collators import masked
+from kbitlint.source.text.collators import masked, padded_labels
 from kbitlint.source.text.data_sets import columns, set_uses
 from kbitlint.source.text.folder_uses import folder_uses
 from kbitlint.source.text.labels import keeps_labels, label_uses
@@ -29,7 +30,11 @@ if TYPE_CHECKING:
     from kbitlint.source.text.bindings import Def
 
 #: checkpoints whose config has no ``pad_token_id``
-_PADLESS = re.compile(r"(meta-llama/(Meta-)?Llama-3|mistralai/Mistral-7B|Qwen/Qwen2|openai-community/gpt2|gpt2)")
+_PADLESS = re.compile(
+    r"(meta-llama/(Meta-)?Llama-3|meta-llama/Llama-2-\d+b-hf|mistralai/Mistral-7B|Qwen/Qwen2|openai-community/gpt2|gpt2)"
+)
+#: code that gives a config, or another object, the id of a padding token
+_SETS_PAD = re.compile(r"pad_token_id[\"']?\s*(=(?!=)|[:\]])|[\"']pad_token_id[\"']")
 #: columns that no model's forward takes
 _RAW = frozenset(
     (
@@ -56,6 +61,8 @@ def _uses(module: ast.Module, text: str) -> Iterator[DataUse]:
             trainer = _Trainer(names, call, text)
             yield from trainer.uses()
             yield from () if is_open(call) else trainer_uses(names, call, text)
+        elif _extends(names, call):
+            yield from _Trainer(names, call, text).padless()
         elif name.endswith("SentenceTransformerTrainer"):
             yield from unlabelled_pairs(names, call)
         elif isinstance(call.func, ast.Attribute) and call.func.attr == "map" and not any(one in text for one in _FORMATS):
@@ -64,6 +71,7 @@ def _uses(module: ast.Module, text: str) -> Iterator[DataUse]:
     if "apply_chat_template" in text and "AutoTokenizer" in text:
         yield from encodings(names)
     yield from masked(names, text)
+    yield from padded_labels(names, text)
     yield from label_uses(names, text)
     yield from result_uses(module, names, text)
     yield from set_uses(names)
@@ -71,6 +79,13 @@ def _uses(module: ast.Module, text: str) -> Iterator[DataUse]:
     yield from row_uses(names, text)
     yield from run_uses(names, text)
     yield from folder_uses(names, text)
+    yield from asleep_uses(module, names, text)
+
+
+def _extends(names: Bindings, call: ast.Call) -> bool:
+    """Return whether a call makes a Trainer of the script's own class, which extends one of transformers."""
+    made, _ = names.value(call.func) if isinstance(call.func, ast.Name) else (None, 0)
+    return isinstance(made, ast.ClassDef) and any(names.full(one) in PLAIN for one in made.bases) and not is_open(call)
 
 
 def unlabelled_pairs(names: Bindings, call: ast.Call) -> Iterator[DataUse]:
@@ -99,7 +114,7 @@ class _Trainer:
             yield from self._removed_columns()
             yield from self._unlabelled()
             yield from self._unknown_metric()
-            yield from self._padless()
+            yield from self.padless()
         if self._name == "trl.SFTTrainer" and "unsloth" not in self._text:
             yield from self._formatted()
             yield from self._unmarked_template()
@@ -178,13 +193,14 @@ class _Trainer:
         if metric not in known and f"eval_{metric}" not in known:
             yield DataUse("unknown metric", best.lineno, best.value)
 
-    def _padless(self) -> Iterator[DataUse]:
+    def padless(self) -> Iterator[DataUse]:
+        """Yield a classifier whose config has no padding token, for batches of several texts."""
         size = keyword(self._args, "per_device_train_batch_size") if self._args is not None else None
         aligned = keyword(self._call, "processing_class") is not None or keyword(self._call, "tokenizer") is not None
         if (
             self._args is None
             or aligned
-            or "pad_token_id" in self._text
+            or _SETS_PAD.search(self._text)
             or not (size is None or isinstance(size, ast.Constant))
         ):
             return
@@ -194,7 +210,7 @@ class _Trainer:
             if id(made[0]) in seen:
                 return
             seen.add(id(made[0]))
-            made = list(self._names.chain(made[0].args[0]))
+            made = list(self._names.chain(made[0].args[0], made[0].lineno))
         if not made or is_constant(size, 1) or is_open(made[0]) or keyword(made[0], "config") is not None:
             return
         kind = made[0].func.value if isinstance(made[0].func, ast.Attribute) else None

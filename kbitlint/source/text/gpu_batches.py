@@ -1,4 +1,4 @@
-"""Batches that a collator or a data set makes on the GPU, and Trainers that save without having trained."""
+"""Batches on the GPU, Trainers that save without having trained, and trainings that resume from a new folder."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 #: attributes of a Trainer by which it may train, or hand its model to a loop
 _TRAINS = frozenset(("train", "evaluate", "predict", "hyperparameter_search", "accelerator", "training_step", "optimizer"))
+#: functions whose result is new with each start
+_NEW = frozenset(("uuid4", "uuid1", "mkdtemp", "token_hex", "time_ns", "isoformat"))
+_SECONDS = ("%S", "%f", "%s", "%T", "%X", "%c")
 _SAVES = (".save_model(", ".save_pretrained(", ".push_to_hub(")
 
 
@@ -98,6 +101,34 @@ def untrained(module: ast.Module, text: str) -> Iterator[ObjectFault]:
         owned = [node.attr for node in walk(module) if isinstance(node, ast.Attribute) and _is(node.value, name)]
         if len(uses) == len(owned) + 1 and not _TRAINS & set(owned):  # one use is the assignment
             yield _fault("untrained", name, found[0], text, "")
+
+
+def resumed(module: ast.Module, text: str) -> Iterator[ObjectFault]:
+    """Yield each training that resumes from the last checkpoint of a folder which the script has just named anew."""
+    if "resume_from_checkpoint" not in text or "get_last_checkpoint" in text:
+        return
+    values = assigned(module)
+    nodes = [node for node in walk(module) if isinstance(node, ast.Call)]
+    folders = [one.value for node in nodes for one in node.keywords if one.arg == "output_dir"]
+    fresh = [value for value in folders if _is_new(value, values, 3)]
+    for node in nodes if len(fresh) == len(folders) == 1 else ():
+        asked = (one.value for one in node.keywords if one.arg == "resume_from_checkpoint" and last_name(node.func) == "train")
+        for one in asked:
+            if isinstance(one, ast.Constant) and one.value is True:
+                yield _fault("new folder", ast.unparse(fresh[0]), node, text, "")
+
+
+def _is_new(value: ast.expr, values: Mapping[str, list[ast.expr]], depth: int) -> bool:
+    """Return whether a value has the time, or a random text, in it."""
+    for node in walk(value):
+        if isinstance(node, ast.Call) and last_name(node.func) in _NEW:
+            return True
+        if isinstance(node, ast.Call) and last_name(node.func) == "strftime":
+            return any(sign in ast.unparse(node) for sign in _SECONDS)  # a folder of the day may have checkpoints
+        found = values.get(node.id, ()) if isinstance(node, ast.Name) else ()
+        if depth and len(found) == 1 and _is_new(found[0], values, depth - 1):
+            return True
+    return False
 
 
 def _is(node: ast.expr, name: str) -> bool:

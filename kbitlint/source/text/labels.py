@@ -95,11 +95,20 @@ def _overwritten(names: Bindings, trainers: list[ast.Call]) -> Iterator[DataUse]
         return
     for call in names.calls:
         function = names.function(call.args[0]) if last(call) == "map" and call.args else None
-        nodes = list(ast.walk(function)) if function is not None else []
+        nodes = [node for one in _reached(names, function) for node in ast.walk(one)]
         masks = any(isinstance(one, ast.UnaryOp) and is_constant(one.operand, 100) for one in nodes)
         if masks and any(_label_value(one) is not None for one in nodes):
             yield DataUse("labels overwritten", given[0].lineno)
             return
+
+
+def _reached(names: Bindings, function: Def | None) -> list[Def]:
+    """Return a function and the functions of the file that it calls, directly or through others; empty without one."""
+    found = [function] if function is not None else []
+    for one in found:  # grows
+        called = (names.function(node.func) for node in ast.walk(one) if isinstance(node, ast.Call))
+        found += [inner for inner in called if inner is not None and inner not in found]
+    return found
 
 
 def _unshifted(names: Bindings) -> Iterator[DataUse]:

@@ -46,6 +46,10 @@ def reward_uses(names: Bindings, call: ast.Call) -> Iterator[DataUse]:
     each = held.elts if isinstance(held, (ast.List, ast.Tuple)) else [held]
     rewards = [_reward(names, one) for one in each]
     have = columns(names, keyword(call, "train_dataset")) if keyword(call, "environment_factory") is None else None
+    for one in each:
+        called = names.value(one.func)[0] if isinstance(one, ast.Call) else None
+        if isinstance(called, ast.FunctionDef) and any(given.arg == "completions" for given in called.args.args):
+            yield DataUse("reward called", one.lineno if isinstance(one, ast.Call) else 0, called.name)
     constant: list[int] = []
     for reward in rewards:
         if reward is None:

@@ -41,7 +41,7 @@ def encoded(call: ast.Call, given: Sequence[Form], name: str, *, batched: bool) 
     """
     if name == "apply_chat_template":
         begun = is_constant(keyword(call, "add_generation_prompt"), value=True)
-        text = Form("text", begun=call.lineno) if begun else TEXT
+        text = Form("text", templated=call.lineno, begun=call.lineno if begun else 0)
         return text if is_constant(keyword(call, "tokenize"), value=False) else UNKNOWN
     if name in ("decode", "convert_ids_to_tokens"):
         return TEXT if name == "decode" else UNKNOWN

@@ -33,6 +33,8 @@ class Form:
     """Whether rows are what a tokenizer returns: their ``attention_mask`` and ``input_ids`` are attributes too."""
     shifted: int = 0
     """The line on which ids are taken from the second token on; 0 if they begin with the first."""
+    templated: int = 0
+    """The line on which a chat template makes a text; 0 if none does."""
     begun: int = 0
     """The line on which a chat template ends a text with the beginning of an answer; 0 if none does."""
     single: bool = False
@@ -119,6 +121,8 @@ class RowSet:
     """The stored columns that this function reads."""
     sized: bool = True
     """Whether it has a length."""
+    tensors: bool = False
+    """Whether a format makes tensors of the columns."""
     item: str = ""
     """The kind of a row that is no dict: ``tuple``."""
 

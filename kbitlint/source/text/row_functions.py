@@ -65,6 +65,7 @@ class RowFunction(Values):
         self.by_characters += inner.by_characters
         self.from_start += inner.from_start
         self.read |= inner.read
+        self.texts |= inner.texts
         return found
 
     def _block(self, statements: list[ast.stmt]) -> bool:

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 from kbitlint.facts.data_flow import DataUse
 from kbitlint.source.text.bindings import is_constant, is_open, items, keyword, last, returned
 from kbitlint.source.text.data_sets import form
-from kbitlint.source.text.row_forms import NUMBER, UNKNOWN, Form, RowSet, column, item, less
+from kbitlint.source.text.row_forms import NUMBER, TEXT, UNKNOWN, Form, RowSet, column, item, less
 from kbitlint.source.text.row_functions import RowFunction
+from kbitlint.source.text.row_sources import is_named, listed_rows, own_rows, splits_of, written_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kbitlint.source.text.bindings import Bindings, Def
 
 #: methods that leave the columns as they are
@@ -22,10 +25,10 @@ _SAME = frozenset(
     )
 )
 #: functions whose data set has columns that the script does not tell
-_LOADERS = frozenset(
-    ("load_dataset", "load_from_disk", "from_pandas", "from_json", "from_csv", "from_parquet", "from_generator")
-)
+_LOADERS = frozenset(("load_dataset", "load_from_disk", "from_json", "from_csv", "from_parquet"))
 _DEPTH = 40
+#: calls inside of calls that are followed
+_CALLS = 12
 
 
 class RowSets:
@@ -33,10 +36,12 @@ class RowSets:
 
     Args:
         names: The bindings of the file.
+        given: ``id`` of each parameter of the function that is followed -> the rows that it is called with.
     """
 
-    def __init__(self, names: Bindings) -> None:
+    def __init__(self, names: Bindings, given: Mapping[int, RowSet | None] | None = None) -> None:
         self._names = names
+        self._given = given or {}
         self._known: dict[int, RowSet | None] = {}
         self._depth = 0
         self.faults: list[DataUse] = []
@@ -47,8 +52,13 @@ class RowSets:
         """Return the rows of a data set; None if nothing is known of them."""
         use = before or getattr(node, "lineno", 0)
         value, line = self._names.value(node, before)
+        if value is None and self._given:
+            parameter = self._names.parameter(node, before)
+            return self._given.get(id(parameter)) if parameter is not None else None
         if value is None or self._depth > _DEPTH:
             return None
+        if isinstance(value, (ast.List, ast.ListComp)):
+            return listed_rows(self._names, node, value)
         if id(value) not in self._known:
             self._known[id(value)] = None
             self._depth += 1
@@ -77,60 +87,54 @@ class RowSets:
                 if node.slice.value in ("train", "test", "validation") and form(self._names, node.value) == "rows":
                     self.faults.append(DataUse("split of rows", node.lineno, node.slice.value))
                     return None
+                splits = splits_of(self._names, node.value, line)
+                if splits and node.slice.value not in splits:
+                    self.faults.append(DataUse("split absent", node.lineno, f"{node.slice.value}, but {' and '.join(splits)}"))
                 return self.of(node.value, line)
             return None
         if not isinstance(node, ast.Call):
             return None
         if isinstance(node.func, ast.Attribute) and last(node) not in _LOADERS and not last(node).startswith("from_"):
             owner = self.of(node.func.value, line)
-            return self._method(owner, node, last(node)) if owner is not None else None
+            return self._method(owner, node, last(node)) if owner is not None else self._built(node, node.func)
         return self._source(node)
 
     def _source(self, call: ast.Call) -> RowSet | None:
-        name = last(call)
-        if name in _LOADERS:
+        if last(call) in _LOADERS:
             return RowSet({}, frozenset((id(call),)))
-        if name in ("from_list", "from_dict") and self._names.full(call.func).startswith("datasets."):
-            return self._written(call)
-        if not isinstance(call.func, ast.Name):
-            return None
         made, _ = self._names.value(call.func)
-        if isinstance(made, ast.ClassDef):
-            return self._own(made)
         if isinstance(made, ast.FunctionDef):
-            values = returned(made)
-            return self.of(values[0]) if len(values) == 1 else None
-        return None
+            return self._returned(made, call)
+        if isinstance(made, ast.ClassDef):
+            found, body = own_rows(self._names, made)
+            if body is not None:
+                self._note(body)
+            return found
+        return written_rows(self._names, call)
 
-    def _written(self, call: ast.Call) -> RowSet | None:
-        """Return the rows that a script writes out for ``from_list`` and ``from_dict``."""
-        given, _ = self._names.value(call.args[0] if call.args else None)
-        if isinstance(given, ast.BinOp) and isinstance(given.op, ast.Mult):
-            given = given.left
-        if last(call) == "from_list":
-            listed = given.elts if isinstance(given, ast.List) else [given.elt] if isinstance(given, ast.ListComp) else []
-            given = listed[0] if listed and all(isinstance(one, ast.Dict) for one in listed) else None
-            if any(set(items(one)) != set(items(listed[0])) for one in listed):
-                return None
-        if not isinstance(given, ast.Dict) or len(items(given)) != len(given.keys):
+    def _returned(self, function: ast.FunctionDef, call: ast.Call) -> RowSet | None:
+        """Return the rows that a function of the script returns for a call."""
+        values = returned(function)
+        if len(values) != 1 or self._depth > _CALLS:
             return None
-        return RowSet(dict.fromkeys(items(given), UNKNOWN))
+        parameters = [one for one in function.args.args if one.arg != "self"]
+        pairs = [*zip(parameters, call.args, strict=False)]
+        pairs += [(one, word.value) for word in call.keywords for one in parameters if one.arg == word.arg]
+        given = {id(one): self.of(value) for one, value in pairs if isinstance(value, (ast.Name, ast.Call, ast.Subscript))}
+        inner = RowSets(self._names, given)
+        inner._depth = self._depth + 1
+        found = inner.of(values[0])
+        self.faults += inner.faults
+        self.raw |= inner.raw
+        return found
 
-    def _own(self, cls: ast.ClassDef) -> RowSet | None:
-        """Return the rows of a data set of the script's own class."""
-        methods = {one.name: one for one in cls.body if isinstance(one, ast.FunctionDef)}
-        bases = [ast.unparse(one).rpartition(".")[2] for one in cls.bases]
-        if "__getitem__" not in methods or bases not in ([], ["Dataset"]):
-            return None
-        body = RowFunction(self._names, methods["__getitem__"], batched=False)
-        made = body.result([UNKNOWN])
-        self._note(body)
-        if made.kind == "tuple":
-            return RowSet({}, item="tuple", sized="__len__" in methods)
-        if made.kind != "rows" and "__len__" in methods:
-            return None
-        opens = frozenset() if made.closed else frozenset((id(cls),))
-        return RowSet(made.columns, opens, sized="__len__" in methods)
+    def _built(self, call: ast.Call, method: ast.Attribute) -> RowSet | None:
+        """Return the rows that a method of an object of the script's own class returns."""
+        made, _ = self._names.value(method.value)
+        cls, _ = self._names.value(made.func) if isinstance(made, ast.Call) else (None, 0)
+        body = cls.body if isinstance(cls, ast.ClassDef) else []
+        own = [one for one in body if isinstance(one, ast.FunctionDef) and one.name == last(call)]
+        return self._returned(own[0], call) if own else None
 
     def _note(self, body: RowFunction, call: ast.AST | None = None) -> None:
         self.faults += [DataUse("labels by characters", line) for line in body.by_characters]
@@ -204,13 +208,14 @@ class RowSets:
             self._note(body, call)
             return RowSet(owner.columns, owner.opens, made, frozenset(body.read))
         asked = keyword(call, "columns") or (call.args[1] if len(call.args) > 1 else None)
+        tensors = is_constant(keyword(call, "type") or given, "torch") or owner.tensors
         if asked is None or keyword(call, "output_all_columns") is not None:
-            return owner
+            return RowSet(owner.columns, owner.opens, owner.transform, owner.needs, tensors=tensors)
         named = self._columns(asked)
         if named is None or named[1]:
             return None
         self._absent(owner, call, named[0])
-        return RowSet({one: owner.columns.get(one, UNKNOWN) for one in named[0]})
+        return RowSet({one: owner.columns.get(one, UNKNOWN) for one in named[0]}, tensors=tensors)
 
     def _applied(self, owner: RowSet, function: Def, *, batched: bool) -> tuple[RowFunction, Form]:
         body = RowFunction(self._names, function, batched=batched)
@@ -219,6 +224,9 @@ class RowSets:
         return body, body.result([given])
 
     def _function(self, node: ast.expr | None) -> Def | None:
+        if isinstance(node, ast.Attribute) and is_named(node.value, "self"):
+            own = [one for one in self._names.functions if isinstance(one, ast.FunctionDef) and one.name == node.attr]
+            return own[0] if len(own) == 1 and own[0].args.args and own[0].args.args[0].arg == "self" else None
         made, _ = self._names.value(node)
         if isinstance(made, ast.Call) and last(made) == "partial" and len(made.args) == 1:
             return self._names.function(made.args[0])
@@ -248,7 +256,8 @@ class RowSets:
             return RowSet({}, frozenset((id(call),)))
         if "input_ids" in made.columns and "input_ids" not in owner.columns and body.read:
             self.raw |= owner.opens
-        before = RowSet({**dict.fromkeys(body.read, UNKNOWN), **owner.columns}, owner.opens)
+        read = dict.fromkeys(body.read, UNKNOWN) | dict.fromkeys(body.texts, TEXT)
+        before = RowSet({**read, **owner.columns}, owner.opens)
         left = less(before, *named)
         self._counted(left, made, call)
         kept = (

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from kbitlint.facts.data_flow import DataUse
 from kbitlint.source.nodes import walk
 from kbitlint.source.text.bindings import is_constant, is_open, keyword, last
+from kbitlint.source.text.collators import pads_no_labels
+from kbitlint.source.text.loader_rows import PADS, loaded, texts_left
 from kbitlint.source.text.row_encodings import tokenizes
 from kbitlint.source.text.row_sets import RowSets
 from kbitlint.source.text.trl_rows import online, texts
@@ -70,6 +72,8 @@ def row_uses(names: Bindings, text: str) -> Iterator[DataUse]:
                 found = sets.of(keyword(call, name))
                 if found is not None and (name == "train_dataset" or _evaluates(names, call, text)):
                     yield from _misfits(names, given, found, text, sets.raw)
+        elif names.full(call.func) == "torch.utils.data.DataLoader" and not is_open(call) and "ForCausalLM" in text:
+            yield from loaded(sets, call, _collator(names, call, "collate_fn"), text)
         elif names.full(call.func) in ONLINE and not is_open(call):
             yield from online(names, sets, call)
         elif names.full(call.func) == "trl.SFTTrainer" and not is_open(call):
@@ -112,8 +116,8 @@ def _given(names: Bindings, call: ast.Call) -> Given | None:
     return Given(call, _collator(names, call), aligned, removes, bool(single), methods)
 
 
-def _collator(names: Bindings, call: ast.Call) -> str:
-    given = keyword(call, "data_collator")
+def _collator(names: Bindings, call: ast.Call, name: str = "data_collator") -> str:
+    given = keyword(call, name)
     if given is None or is_constant(given, None):
         return ""
     made, _ = names.value(given)
@@ -152,7 +156,12 @@ def _misfits(names: Bindings, given: Given, found: RowSet, text: str, raw: set[i
             yield DataUse(relation, line, ", ".join(sorted(gone)[:3]) or "texts")
             return
         yield from _lost(given, found)
+    if given.collator == "?" and pads_no_labels(names, given.call, found) and not given.single:
+        yield DataUse("labels of unequal length", line)
     if found.transform is not None or given.collator not in _COLLATORS or any(one in text for one in _NO_DECODER):
+        return
+    if not given.removes and given.collator in PADS and (left := texts_left(found)):
+        yield DataUse("texts in batches", line, left)
         return
     yield from _unlabelled(given, found, text)
     yield from _unfit_forms(given, found, text)
@@ -236,7 +245,7 @@ def _unfit_forms(given: Given, found: RowSet, text: str) -> Iterator[DataUse]:
     """Yield rows whose labels or ids have a form that the collator or the model refuses."""
     line, labels, ids = given.call.lineno, found.columns.get("labels"), found.columns.get("input_ids")
     deep = all(name in found.columns and found.columns[name].deep for name in ("input_ids", "attention_mask"))
-    if ids is not None and deep and (ids.length == "fixed" or given.single) and "[0]" not in text and "squeeze" not in text:
+    if ids is not None and deep and (ids.length == "fixed" or not given.single) and "[0]" not in text and "squeeze" not in text:
         yield DataUse("tensors in rows", line)
         return
     if labels is None or "ForCausalLM" not in text:

@@ -43,6 +43,8 @@ class Values:
         """(line, column) of each column that the function reads, and that its rows certainly lack."""
         self.read: set[str] = set()
         """The columns that the function reads."""
+        self.texts: set[str] = set()
+        """The columns that the function passes to a tokenizer as texts."""
         self.by_characters: list[int] = []
         """The lines on which token ids are cut or masked by the number of characters of a text."""
         self.from_start: list[int] = []
@@ -227,10 +229,17 @@ class Values:
         if is_tokenizer(self.names, node.func) or (
             isinstance(node.func, ast.Attribute) and is_tokenizer(self.names, node.func.value)
         ):
+            self._reads_text(node, name)
             return encoded(node, given, name, batched=self.batched)
         if isinstance(node.func, ast.Name):
             return self._function(node, name, given)
         return self._method(node, name, given) if isinstance(node.func, ast.Attribute) else UNKNOWN
+
+    def _reads_text(self, node: ast.Call, name: str) -> None:
+        """Note the column that is the text of a tokenizer's call."""
+        first = node.args[0] if node.args and name not in ("apply_chat_template", "pad", "decode", "batch_decode") else None
+        if isinstance(first, ast.Subscript) and isinstance(first.slice, ast.Constant) and self.value(first.value).single:
+            self.texts.add(str(first.slice.value))
 
     def _function(self, node: ast.Call, name: str, given: list[Form]) -> Form:
         if name == "len" and len(given) == 1:
@@ -246,7 +255,7 @@ class Values:
         if name in _SAME and len(given) == 1:
             return given[0] if given[0].kind in ("ids", "column") else UNKNOWN
         function = self.names.function(node.func) if node.func.id not in self.env else None  # type: ignore[attr-defined]
-        plain = function is not None and not node.keywords and len(given) == len(node.args)
+        plain = function is not None and not is_open(node) and len(given) == len(node.args)
         return self.called(function, given) if plain and function is not None else UNKNOWN
 
     def _method(self, node: ast.Call, name: str, given: list[Form]) -> Form:

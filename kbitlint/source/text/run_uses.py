@@ -6,6 +6,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.data_flow import DataUse
+from kbitlint.source.nodes import children, is_trainer
 from kbitlint.source.text.bindings import is_constant, is_open, items, keyword, last, returned
 from kbitlint.source.text.metric_uses import metric_uses
 from kbitlint.upstream.data_contracts import PLAIN
@@ -19,9 +20,19 @@ if TYPE_CHECKING:
 #: calls that take a path, and fail on None
 _PATHS = frozenset(("from_pretrained", "load_adapter", "join", "listdir", "copytree", "Path", "exists", "from_json_file"))
 #: words of code that may change what a Trainer does after it is made
-_CHANGES = ("setattr(", ".set_", "hp_space", "hyperparameter_search", "_determine_best_metric")
+_CHANGES = (
+    "setattr(",
+    ".set_save",
+    ".set_eval",
+    ".set_training",
+    "hp_space",
+    "hyperparameter_search",
+    "_determine_best_metric",
+)
 #: values of arguments by which a run chooses a best checkpoint
 _CHOOSES = ("best", "reduce_lr_on_plateau")
+#: functions whose result is another one at each start
+_NEW = frozenset(("now", "utcnow", "today", "time", "time_ns", "uuid1", "uuid4", "mkdtemp", "getpid", "token_hex", "localtime"))
 _SAVES = ("save", "push_to_hub", "merge", "upload", "torch.save")
 
 
@@ -42,16 +53,16 @@ def run_uses(names: Bindings, text: str) -> Iterator[DataUse]:
 
 
 def _trainer(names: Bindings, call: ast.Call) -> ast.Call | None:
-    """Return the call that makes the Trainer of transformers whose method is called; None for other calls."""
+    """Return the call that makes the Trainer of transformers or TRL whose method is called; None for other calls."""
     made, _ = names.value(call.func.value) if isinstance(call.func, ast.Attribute) else (None, 0)
-    plain = isinstance(made, ast.Call) and names.full(made.func) in PLAIN and not is_open(made)
-    return made if isinstance(made, ast.Call) and plain else None
+    known = isinstance(made, ast.Call) and is_trainer(names.full(made.func)) and not is_open(made)
+    return made if isinstance(made, ast.Call) and known else None
 
 
 def _arguments(names: Bindings, trainer: ast.Call) -> ast.Call | None:
     """Return the call that makes the arguments of a Trainer; None if it is not certain."""
     made, _ = names.value(keyword(trainer, "args"))
-    known = isinstance(made, ast.Call) and not is_open(made) and names.full(made.func).startswith("transformers.")
+    known = isinstance(made, ast.Call) and not is_open(made) and names.full(made.func).startswith(("transformers.", "trl."))
     return made if isinstance(made, ast.Call) and known else None
 
 
@@ -69,8 +80,30 @@ def _asked(names: Bindings, call: ast.Call, trainer: ast.Call, text: str) -> Ite
         yield DataUse("resume argument unread", own.lineno)
     if is_constant(given, value=True) and is_constant(keyword(args, "save_strategy"), "no"):
         yield DataUse("resumed without checkpoints", call.lineno)
+    elif is_constant(given, value=True) and _is_new(
+        names, keyword(args, "output_dir") or (args.args[0] if args.args else None)
+    ):
+        yield DataUse("resumed from a new folder", call.lineno)
     elif _resumes(names, given) and is_constant(keyword(args, "save_only_model"), value=True):
         yield DataUse("resumed without optimizer", call.lineno)
+
+
+def _is_new(names: Bindings, node: ast.AST | None, depth: int = 6) -> bool:
+    """Return whether a path certainly holds the time, or something random, of this start."""
+    value, _ = names.value(node)
+    if value is None or depth == 0:
+        return False
+    if isinstance(value, ast.Call) and last(value) in _NEW:
+        return True
+    if isinstance(value, ast.Call):
+        owner = [value.func.value] if isinstance(value.func, ast.Attribute) else []
+        return any(_is_new(names, one, depth - 1) for one in (*owner, *value.args))
+    parts = (
+        children(value)
+        if isinstance(value, (ast.BinOp, ast.JoinedStr, ast.FormattedValue, ast.Attribute, ast.Subscript))
+        else []
+    )
+    return any(_is_new(names, one, depth - 1) for one in parts)
 
 
 def _resumes(names: Bindings, given: ast.expr | None) -> bool:
@@ -87,6 +120,8 @@ def _result(names: Bindings, node: ast.expr) -> tuple[str, ast.Call] | None:
     whole = isinstance(value, ast.Attribute) and value.attr == "metrics"
     made = names.value(value.value)[0] if isinstance(value, ast.Attribute) and whole else value
     trainer = _trainer(names, made) if isinstance(made, ast.Call) else None
+    if trainer is not None and names.full(trainer.func) not in PLAIN:  # those of TRL compute metrics of their own
+        return None
     if trainer is None or not isinstance(made, ast.Call) or keyword(made, "metric_key_prefix") is not None:
         return None
     method = last(made)

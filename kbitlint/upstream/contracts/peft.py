@@ -250,7 +250,7 @@ _ATTACH_ROWS = (
     Contract(
         _ATTACH,
         "model.loader == 'transformers.AutoModel.from_pretrained' and text(model.type) "
-        "and peft_config.task_type in ('CAUSAL_LM', 'SEQ_2_SEQ_LM')",
+        "and peft_config.task_type == 'SEQ_2_SEQ_LM'",
         "object has no attribute 'prepare_inputs_for_generation'",
         "AttributeError",
     ),

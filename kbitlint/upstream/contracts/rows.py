@@ -111,6 +111,8 @@ _TABLES = {
     "peft": "peft",
     "transformers": "transformers",
     "trl": "trl",
+    "torch": "optimizers",
+    "bitsandbytes": "optimizers",
     "unsloth": "unsloth",
     "axolotl": "axolotl",
     "llamafactory": "llamafactory",

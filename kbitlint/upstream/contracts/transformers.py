@@ -182,6 +182,14 @@ _TRAINER_ROWS = (
         "args.fsdp and args.deepspeed",
         "Using --fsdp xxx together with --deepspeed is not possible, deactivate one of those flags",
     ),
+    Contract(  # Trainer.compute_loss takes the labels out of the batch, of which T5 would make its decoder's input
+        ("transformers.Trainer", "transformers.Seq2SeqTrainer"),
+        "number(args.label_smoothing_factor) and args.label_smoothing_factor > 0 and data_collator is None"
+        " and model.type in ('t5', 'mt5', 'umt5')",
+        "You must specify exactly one of input_ids or inputs_embeds",
+        moment="in the first step",
+        since="5",
+    ),
 )
 
 #: classes of models that cannot generate: PEFT's wrapper for CAUSAL_LM takes a method of those that can

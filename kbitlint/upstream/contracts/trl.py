@@ -194,7 +194,7 @@ _CONFIG_ROWS = (
         _ONLINE,
         "eval_strategy in ('steps', 'epoch') and num_generations_eval is None and whole(num_generations)"
         " and num_generations > 1 and per_device_eval_batch_size * processes % num_generations != 0",
-        "The global eval batch size ( * ) must be divisible by the number of generations used for evaluation ()",
+        "must be divisible by the number of generations used for evaluation",
         example="eval_strategy='steps', per_device_eval_batch_size=3, use_cpu=True",
         since="1",
     ),

@@ -63,6 +63,20 @@ LOSS_ROWS = (
         "Number of reward weights () must match number of reward functions ()",
     ),
     Contract(
+        ("trl.GRPOTrainer",),
+        "reward_funcs is None and environment_factory is None",
+        "No reward source provided. Pass `reward_funcs`",
+        since="1.8",
+        unset=True,
+    ),
+    Contract(
+        ("trl.OnlineDPOTrainer",),
+        "reward_funcs is None and judge is None",
+        "`reward_funcs` must be provided.",
+        since="1",
+        unset=True,
+    ),
+    Contract(
         ("trl.GRPOTrainer", "trl.RLOOTrainer"),
         "number(args.temperature) and args.temperature <= 0",
         "has to be a strictly positive float, otherwise your next token scores will be invalid",
