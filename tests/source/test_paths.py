@@ -115,6 +115,7 @@ def test_an_attribute_of_a_branch_that_is_not_followed_is_unknown():
 READ_THE_TEXT = (
     *("end_token_never_learned.py", "bindings.py", "data_flow.py", "data_contracts.py", "mapped_functions.py"),
     *("pad_tokens.py", "trainer_functions.py", "by_hand.py", "unfit_tokenizer.py", "removed_attributes.py"),
+    *("lost_settings.py", "literal_tokens.py"),
 )
 #: files that ask about configurations, which have one path
 OF_PROGRAMS = ("axolotl.py", "axolotl_runs.py", "llamafactory.py", "swift.py")
