@@ -29,6 +29,8 @@ _MADE = frozenset(("quantization_config", "peft_config"))
 #: signs that names come from elsewhere
 _ELSEWHERE = ("import *", "exec(", "globals()", "locals()", "%run", "runpy", "%store", "execfile", "builtins.")
 _LIBRARIES = ("transformers", "peft", "trl")
+_NAMED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler, ast.MatchAs, ast.MatchStar)
+_BINDING = (ast.arg, ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal, ast.MatchMapping, *_NAMED)
 
 
 def undefined_names(module: ast.Module, text: str) -> Iterator[tuple[str, int]]:
@@ -43,20 +45,21 @@ def undefined_names(module: ast.Module, text: str) -> Iterator[tuple[str, int]]:
         return
     if any(sign in text for sign in _ELSEWHERE):
         return
-    bound = set(dir(builtins)) | {name for node in nodes for name in _bound(node)}
+    bound = set(dir(builtins)) | {name for node in nodes if isinstance(node, _BINDING) for name in _bound(node)}
+    bound |= {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
+    missing = [name for node in nodes if isinstance(node, ast.Call) for name in _needed(node) if name.id not in bound]
+    if not missing:
+        return
     expected = {id(inside) for node in nodes if isinstance(node, ast.Try) for one in node.body for inside in walk(one)}
     found: dict[str, int] = {}
-    for node in nodes:
-        for name in _needed(node):
-            if name.id not in bound and id(name) not in expected:
-                found[name.id] = min(name.lineno, found.get(name.id, name.lineno))
+    for name in missing:
+        if id(name) not in expected:
+            found[name.id] = min(name.lineno, found.get(name.id, name.lineno))
     yield from found.items()
 
 
-def _needed(node: ast.AST) -> Iterator[ast.Name]:
+def _needed(node: ast.Call) -> Iterator[ast.Name]:
     """Yield the names that a call needs: its function, if a library has one of this name, and configs that the script makes."""
-    if not isinstance(node, ast.Call):
-        return
     owner = node.func
     while isinstance(owner, ast.Attribute):
         owner = owner.value
@@ -70,16 +73,14 @@ def _needed(node: ast.AST) -> Iterator[ast.Name]:
 
 
 def _bound(node: ast.AST) -> Iterator[str]:
-    """Yield the names that a node binds, in whatever scope."""
-    if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-        yield node.id
-    elif isinstance(node, ast.arg):
+    """Yield the names that a node binds, in whatever scope; those of ``ast.Name`` are left out."""
+    if isinstance(node, ast.arg):
         yield node.arg
     elif isinstance(node, (ast.Import, ast.ImportFrom)):
         yield from (alias.asname or alias.name.partition(".")[0] for alias in node.names)
     elif isinstance(node, (ast.Global, ast.Nonlocal)):
         yield from node.names
-    elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler, ast.MatchAs, ast.MatchStar)):
+    elif isinstance(node, _NAMED):
         yield node.name or ""
     elif isinstance(node, ast.MatchMapping):
         yield node.rest or ""
