@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from kbitlint.facts.source import ExecutionPath, SourceFacts, Step
     from kbitlint.facts.values import Call
 
+#: names of the parameter that holds the folder: of PeftModel, of ``load_adapter`` of PEFT and transformers, of AutoPeftModel
+_PLACES = ("model_id", "peft_model_id", "pretrained_model_name_or_path", "0")
+
 
 class AdapterInSubfolder(Rule):
     """Adapters with a name of their own are loaded from the folder above the one that holds them.
@@ -90,6 +93,6 @@ def _loads(path: ExecutionPath) -> Iterator[tuple[Step, tuple[str, str]]]:
             saved[step.detail] = name if known and isinstance(name, str) and name != "default" else ""
         elif step.action is Action.LOAD_ADAPTERS:
             call = step.call
-            folder = call.value("model_id", call.value("peft_model_id", call.value("0")))
+            folder = next((call.value(one) for one in _PLACES if call.gives(one)), None)
             named = isinstance(folder, str) and call.complete and not call.gives("subfolder")
             yield step, (str(folder), saved.get(str(folder), "") if named else "")

@@ -21,7 +21,7 @@ class FolderOfSomethingElse(Rule):
     ## What it does
 
     Knows the names of a model's adapters and what the script saves in each folder. Reports an adapter that is asked for by a
-    name that none has, a load of an adapter from the folder of a merged model or beside the folder of a named one, a load of a
+    name that none has, a load of an adapter from the folder of a merged model, a load of a
     tokenizer from a folder in which only a model was saved, a whole model that `torch.load` refuses, and adapters of different
     ranks that are combined by a way that takes one.
 
@@ -31,7 +31,7 @@ class FolderOfSomethingElse(Rule):
 
     ## Example
 
-    `get_peft_model(model, config, adapter_name="chat")`, then `PeftModel.from_pretrained(base, folder)` without `/chat`.
+    `model.merge_and_unload().save_pretrained("merged")`, then `PeftModel.from_pretrained(base, "merged")`.
 
     ## Fix
 

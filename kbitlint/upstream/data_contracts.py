@@ -134,15 +134,9 @@ CONTRACTS: Mapping[str, DataContract] = {
         'pass the split: train_dataset=data["train"]',
         "datasets",
     ),
-    "no method of splits": DataContract(
-        "a dict of splits has no {}: this raises", 'call it on one split: data["train"]', "datasets"
-    ),
     # datasets/iterable_dataset.py
-    "no method of a stream": DataContract(
-        "a streamed data set has no {}: this raises", "leave streaming=True out, or use take and skip", "datasets"
-    ),
-    "no argument of a stream": DataContract(
-        "map and filter of a streamed data set do not take {}: a TypeError", "leave the argument out", "datasets"
+    "length of a stream": DataContract(
+        "a streamed data set has no length: len raises a TypeError", "leave streaming=True out, or count the rows", "datasets"
     ),
     # trl/trainer/dpo_trainer.py, kto_trainer.py, reward_trainer.py: _prepare_dataset
     "column missing": DataContract(

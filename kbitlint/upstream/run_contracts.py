@@ -113,13 +113,6 @@ RUNS: Mapping[str, DataContract] = {
     "adapter unknown": DataContract(
         "the model has no adapter {}: it raises a ValueError", "name an adapter that is there", "peft", code="KB583"
     ),
-    # peft/peft_model.py, save_pretrained: every adapter but "default" gets a folder of its own
-    "adapter in a folder": DataContract(
-        "save_pretrained puts the adapter {} into a folder of its name, and the load looks beside it: it raises",
-        "load from that folder",
-        "peft",
-        code="KB583",
-    ),
     "adapter of a merged model": DataContract(
         "{} holds a merged model, and no adapter_config.json: the load of an adapter raises",
         "load it with AutoModelForCausalLM.from_pretrained",
@@ -154,13 +147,6 @@ RUNS: Mapping[str, DataContract] = {
         "torch",
         "2.6",
         code="KB583",
-    ),
-    # trl/trainer/sft_trainer.py
-    "completions of formatted texts": DataContract(
-        "completion_only_loss needs columns of prompt and completion, and formatting_func makes one text: a ValueError",
-        "return prompt and completion by map, without formatting_func",
-        "trl",
-        "0.20",
     ),
     "rows not prepared": DataContract(
         "skip_prepare_dataset leaves the texts as they are, and nothing tokenizes them: the first batch raises",

@@ -9,6 +9,8 @@ from script_cases import ADAPTED, LOADED, PREPARED, TRAINED, findings
 CODE = "KB570"
 MADE = LOADED + PREPARED + ADAPTED
 TRAINER = "trainer = Trainer(model=model, args=TrainingArguments('out'), train_dataset=data)\nres = trainer.train()\n"
+SPLITS = LOADED + "from datasets import load_dataset\nboth = load_dataset('x')\n"
+STREAM = LOADED + "from datasets import load_dataset\nrows = load_dataset('x', split='train', streaming=True)\n"
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,12 @@ TRAINER = "trainer = Trainer(model=model, args=TrainingArguments('out'), train_d
             "DistributedDataParallel has no attribute save_pretrained",
         ),
         (MADE + "def main(net):\n    net.fit(data)\nmain(model)\n", "PeftModel has no attribute fit"),
+        (SPLITS + "both.train_test_split(0.1)\n", "DatasetDict has no attribute train_test_split"),
+        (SPLITS + "both.select(range(8))\n", "DatasetDict has no attribute select"),
+        (STREAM + "rows.sort('a')\n", "IterableDataset has no attribute sort"),
+        (STREAM + "rows = rows.shuffle(seed=0)\nrows.select(range(8))\n", "IterableDataset has no attribute select"),
+        (STREAM.replace("split='train', ", "") + "rows.take(8)\n", "IterableDatasetDict has no attribute take"),
+        (STREAM.replace("split='train', ", "") + "rows['train'].select(range(8))\n", "IterableDataset has no attribute select"),
         (MADE + "def load():\n    return model\nload().save_model('out')\n", "PeftModel has no attribute save_model"),
     ],
 )
@@ -44,6 +52,8 @@ def test_attributes_that_an_object_lacks(body, said):
     [
         MADE + "model.print_trainable_parameters()\nmodel.base_model.model.lm_head.requires_grad_(True)\n",
         MADE + TRAINER + "print(res.metrics, res.training_loss, trainer.evaluate()['eval_loss'], trainer.state.log_history)\n",
+        SPLITS + "if 'test' not in both:\n    both = both['train'].train_test_split(0.1)\nboth['train'].select(range(8))\n",
+        STREAM + "rows.take(8).skip(2).shuffle(seed=0).map(f)\n",
         MADE + TRAINER + "trainer.own = 1\nprint(trainer.own)\n",
         MADE + "try:\n    model.save_pretrained_merged('out')\nexcept AttributeError:\n    pass\n",
         MADE + "if hasattr(model, 'save_pretrained_merged'):\n    model.save_pretrained_merged('out')\n",

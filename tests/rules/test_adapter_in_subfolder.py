@@ -22,6 +22,12 @@ def test_a_load_above_the_folder_of_a_named_adapter_is_an_error(save):
     assert said(NAMED, save, LOAD) == [("error", TOLD)]
 
 
+def test_a_load_without_a_base_is_an_error_too():
+    assert said(
+        NAMED, SAVE, "from peft import AutoPeftModelForCausalLM\nother = AutoPeftModelForCausalLM.from_pretrained('out')\n"
+    ) == [("error", TOLD)]
+
+
 @pytest.mark.parametrize(
     "parts",
     [

@@ -6,6 +6,7 @@ from script_cases import ADAPTED, LOADED, PREPARED, findings
 
 CODE = "KB571"
 DATA = "from datasets import load_dataset\nds = load_dataset('org/data', split='train')\n"
+STREAM = DATA.replace("split=", "streaming=True, split=")
 TOKENIZER = "tok = AutoTokenizer.from_pretrained('org/base')\n"
 TRAINER = "trainer = Trainer(model=model, args=TrainingArguments('out'), train_dataset=data)\n"
 MADE = LOADED + PREPARED + ADAPTED
@@ -17,6 +18,8 @@ MADE = LOADED + PREPARED + ADAPTED
         (MADE + TRAINER + "trainer.train(resume=True)\n", "error", "Trainer.train takes no resume: a TypeError"),
         (DATA + "ds.train_test_split(test_ratio=0.1)\n" + LOADED, "error", "train_test_split takes no test_ratio: a TypeError"),
         (DATA + "ds = ds.map(f, batch=True)\n" + LOADED, "error", "map takes no batch: a TypeError"),
+        (STREAM + "ds = ds.map(f, num_proc=2)\n" + LOADED, "error", "IterableDataset.map takes no num_proc: a TypeError"),
+        (STREAM + "ds = ds.filter(f, keep_in_memory=True)\n" + LOADED, "error", "filter takes no keep_in_memory: a TypeError"),
         (MADE + "model.save_pretrained()\n", "error", "save_pretrained needs save_directory: a TypeError"),
         (MADE + "model.generate(ids, max_new_token=9)\n", "error", "generate takes no max_new_token: a ValueError"),
         (LOADED + TOKENIZER + "tok(text, max_len=512)\n", "warning", "the tokenizer drops max_len"),

@@ -132,6 +132,10 @@ _TOKENIZER = "SFTTrainer takes no tokenizer (since trl 0.16): a TypeError"
             "AutoModelForCausalLM.from_pretrained(name, use_auth_token=True)\n",
             "from_pretrained takes no use_auth_token (since transformers 5.0): a TypeError",
         ),
+        (
+            "AutoModelForCausalLM.from_pretrained(name, use_flash_attention_2=True)\n",
+            "from_pretrained takes no use_flash_attention_2 (since transformers 5.0): a TypeError",
+        ),
     ],
 )
 def test_a_keyword_is_found_on_its_way_to_the_constructor(body, message):

@@ -30,7 +30,6 @@ METRIC = LOGITS + "def metric(pair):\n    ids, labels = pair\n    {}\n    return
 SCORED = RUN.format("", ", compute_metrics=metric, preprocess_logits_for_metrics=logits")
 LOAD = "other = AutoModelForCausalLM.from_pretrained('m')\n"
 MERGED = "merged = model.merge_and_unload()\nmerged.save_pretrained('whole')\n"
-NAMED = "chat = get_peft_model(base, LoraConfig(r=8), adapter_name='chat')\nchat.save_pretrained('adapters')\n" + LOAD
 TWO = "one = get_peft_model(base, LoraConfig(r=8), adapter_name='a')\none.add_adapter('b', LoraConfig(r={}))\n"
 MIX = "one.add_weighted_adapter(['a', 'b'], [0.5, 0.5], 'c', combination_type='linear')\n"
 SPEED = "speed = Accelerator()\n{0}model = speed.prepare(model)\n{1}"
@@ -123,12 +122,6 @@ PAIRS = {
         1,
         "model.load_adapter('d', adapter_name='b')\nmodel.set_adapter('b')\n",
     ),
-    "a-named-one": (
-        NAMED + "PeftModel.from_pretrained(other, 'adapters')\n",
-        "adapter in a folder",
-        4,
-        NAMED + "PeftModel.from_pretrained(other, 'adapters/chat')\n",
-    ),
     "a-merged-one": (
         MERGED + "AutoPeftModelForCausalLM.from_pretrained('./whole')\n",
         "adapter of a merged model",
@@ -160,12 +153,6 @@ PAIRS = {
         "generation prompt learned",
         4,
         SFT + TEXTS.format("") + TUNE.format("", ""),
-    ),
-    "completions-in-a-text": (
-        SFT + TUNE.format(", completion_only_loss=True", ", formatting_func=form"),
-        "completions of formatted texts",
-        4,
-        SFT + TUNE.format("", ", formatting_func=form"),
     ),
     "raw-texts": (
         SFT + TUNE.format(", dataset_kwargs={'skip_prepare_dataset': True}", ""),

@@ -1,4 +1,4 @@
-"""Form and columns of a script's data sets, read from the text: splits, streams, and what they have no method for."""
+"""Form and columns of a script's data sets, read from the text: rows, splits, streams."""
 
 from __future__ import annotations
 
@@ -18,14 +18,6 @@ _SAME = frozenset(
     ("map", "filter", "shuffle", "rename_column", "rename_columns", "remove_columns", "select_columns", "cast_column")
 )
 _ROWS = frozenset(("shuffle", "filter", "select", "sort", "take", "skip", "shard"))
-#: methods of ``Dataset`` that the other forms lack in each version
-LACKING = {
-    "splits": frozenset(("train_test_split", "select", "to_list", "add_column")),
-    "stream": frozenset(("train_test_split", "select", "sort", "flatten_indices")),
-    "streamed splits": frozenset(("train_test_split", "select", "sort", "take", "skip")),
-}
-#: arguments of ``Dataset.map`` and ``filter`` that streams lack
-REFUSED = ("num_proc", "load_from_cache_file", "keep_in_memory", "writer_batch_size", "desc")
 #: positional place of ``split`` in ``load_dataset``
 _SPLIT = 4
 _LONGEST = 30
@@ -62,26 +54,11 @@ def _loaded(call: ast.Call) -> str:
 
 
 def set_uses(names: Bindings) -> Iterator[DataUse]:
-    """Yield each certain call of a method that the form of its data set lacks."""
+    """Yield each certain ``len`` of a streamed data set."""
     for call in names.calls:
-        if id(call) in names.uncertain:
-            continue
-        if isinstance(call.func, ast.Name) and call.func.id == "len" and len(call.args) == 1:
-            if form(names, call.args[0]) == "stream":
-                yield DataUse("no method of a stream", call.lineno, "len")
-        elif isinstance(call.func, ast.Attribute):
-            yield from _lacking(names, call, call.func)
-
-
-def _lacking(names: Bindings, call: ast.Call, method: ast.Attribute) -> Iterator[DataUse]:
-    asked = [one for one in REFUSED if keyword(call, one) is not None] if method.attr in ("map", "filter") else []
-    if not asked and not any(method.attr in one for one in LACKING.values()):
-        return
-    owner = form(names, method.value)
-    if method.attr in LACKING.get(owner, ()):
-        yield DataUse("no method of splits" if "splits" in owner else "no method of a stream", call.lineno, method.attr)
-    elif asked and "stream" in owner:
-        yield DataUse("no argument of a stream", call.lineno, asked[0])
+        plain = isinstance(call.func, ast.Name) and call.func.id == "len" and len(call.args) == 1
+        if plain and id(call) not in names.uncertain and form(names, call.args[0]) == "stream":
+            yield DataUse("length of a stream", call.lineno)
 
 
 def columns(names: Bindings, node: ast.AST | None) -> set[str] | None:

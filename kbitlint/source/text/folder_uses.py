@@ -124,10 +124,6 @@ def _reloaded(names: Bindings) -> Iterator[DataUse]:
             yield DataUse("tokenizer not saved", call.lineno, folder)
         elif all(_is_merged(names, one) for one in saves):
             yield DataUse("adapter of a merged model", call.lineno, folder)
-        else:
-            named = {_own_adapter(names, one) for one in saves}
-            if len(named) == 1 and (name := named.pop()) not in ("", "default"):
-                yield DataUse("adapter in a folder", call.lineno, name)
 
 
 def _saves(names: Bindings, folder: str, load: ast.Call) -> list[ast.Call] | None:
@@ -160,17 +156,6 @@ def _is_model(made: ast.Call) -> bool:
 def _is_merged(names: Bindings, save: ast.Call) -> bool:
     made, _ = names.value(save.func.value) if isinstance(save.func, ast.Attribute) else (None, 0)
     return isinstance(made, ast.Call) and last(made) == "merge_and_unload"
-
-
-def _own_adapter(names: Bindings, save: ast.Call) -> str:
-    """Return the name of the only adapter of the model that is saved; empty if it is not certain."""
-    made, _ = names.value(save.func.value) if isinstance(save.func, ast.Attribute) else (None, 0)
-    have = _adapters(names)
-    own = isinstance(made, ast.Call) and names.full(made.func) == "peft.get_peft_model"
-    if not own or have is None or keyword(save, "selected_adapters") is not None:
-        return ""
-    name = next((one for one, call in have.items() if call is made), "")
-    return name if all(last(call) in ("get_peft_model", "from_pretrained") for call in have.values()) else ""
 
 
 def _pickled(names: Bindings) -> Iterator[DataUse]:

@@ -43,8 +43,6 @@ def texts(names: Bindings, sets: RowSets, call: ast.Call) -> Iterator[DataUse]:
     if not isinstance(args, ast.Call) or is_open(args):
         return
     form = keyword(call, "formatting_func")
-    if is_constant(keyword(args, "completion_only_loss"), value=True) and form is not None and not is_constant(form, None):
-        yield DataUse("completions of formatted texts", call.lineno)
     if found is None or form is not None or keyword(call, "data_collator") is not None:
         return
     options, _ = names.value(keyword(args, "dataset_kwargs"))

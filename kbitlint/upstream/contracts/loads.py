@@ -11,14 +11,6 @@ _NO_DTYPES = ("bf16", "fp16", "fp32", "f16", "f32", "int4", "4bit", "8bit", "nf4
 _NO_DEVICES = ("gpu", "cuda0", "balance", "all", "multi", "gpu:0", "true", "gpus")
 _NO_ATTENTION = ("flash_attention", "flash_attn", "flash", "flash_attn_2", "flash-attention-2", "flash_attention2", "xformers")
 LOAD_ROWS = (
-    Contract(
-        _LOADS,
-        "use_flash_attention_2 is not None",
-        "__init__() got an unexpected keyword argument 'use_flash_attention_2'",
-        "TypeError",
-        "use_flash_attention_2",
-        since="5",
-    ),
     *(
         Contract(
             _LOADS,

@@ -118,7 +118,7 @@ _TRAINER_ROWS = (
         ("trl.SFTTrainer",),
         "formatting_func is not None and args.completion_only_loss is True",
         "A formatting function was provided while `completion_only_loss=True`, which is incompatible",
-        since="1",
+        since="0.20",
     ),
     Contract(
         ("trl.SFTTrainer",),
