@@ -22,7 +22,8 @@ class ScheduleOutOfStep(Rule):
 
     Reports the step of a schedule in each round of a loop, where `num_training_steps` is divided by the number of
     accumulated batches: by hand, or inside `accumulate` without having been prepared. Reports the step of a schedule at the
-    end of each epoch, where `num_training_steps` counts the batches of all epochs.
+    end of each epoch, where `num_training_steps` counts the batches of all epochs. Reports a `configure_optimizers` of
+    Lightning that returns a schedule of steps without `"interval": "step"`: the default interval is the epoch.
 
     ## Why is this bad?
 
@@ -36,7 +37,8 @@ class ScheduleOutOfStep(Rule):
 
     ## Fix
 
-    Move the schedule where the optimizer takes its step.
+    Move the schedule where the optimizer takes its step. For Lightning, return `{"scheduler": schedule, "interval": "step"}`
+    under `lr_scheduler`.
 
     ## Fix safety
 
@@ -45,6 +47,7 @@ class ScheduleOutOfStep(Rule):
     ## References
 
     - https://github.com/huggingface/accelerate/issues/963
+    - https://github.com/Lightning-AI/pytorch-lightning/issues/17604
     """
 
     meta: ClassVar[Meta] = Meta(
@@ -59,16 +62,20 @@ class ScheduleOutOfStep(Rule):
         """Yield one violation for each step of a schedule at another pace."""
         for fault in source.loop_faults:
             if fault.kind in _WORDS:
+                lightning = fault.kind is Oversight.EPOCH_SCHEDULE
+                fix = 'return {"scheduler": schedule, "interval": "step"}' if lightning else _FIX
                 yield self.violation(
                     f"{fault.name} {_WORDS[fault.kind]}",
-                    source.at_line(fault.line, fault.name),
+                    source.at_line(fault.line, "lr_scheduler" if lightning else fault.name),
                     surface=Surface.SOURCE,
                     evidence={"pace": fault.kind.name.lower()},
-                    fix=Fix("move the schedule where the optimizer takes its step", Safety.DISPLAY),
+                    fix=Fix(fix, Safety.DISPLAY),
                 )
 
 
+_FIX = "move the schedule where the optimizer takes its step"
 _WORDS = {
+    Oversight.EPOCH_SCHEDULE: "counts steps, and Lightning moves the schedule once for each epoch",
     Oversight.FAST_SCHEDULE: "runs with each batch, and the schedule counts steps of the optimizer: it ends too soon",
     Oversight.SLOW_SCHEDULE: "runs once in an epoch, and the schedule counts batches: the rate hardly leaves its start",
 }

@@ -51,6 +51,7 @@ class Oversight(enum.Enum):
     UNSCALES_EACH = "takes the scale out in each round, and takes a step in some"
     FAST_SCHEDULE = "moves a schedule in each round, which counts steps"
     LEFT_ASLEEP = "evaluates, and goes on in the mode of the evaluation"
+    EPOCH_SCHEDULE = "leaves a schedule that counts steps to Lightning, which moves it in each epoch"
     SLOW_SCHEDULE = "moves a schedule in each epoch, which counts batches"
 
 

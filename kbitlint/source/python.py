@@ -51,7 +51,6 @@ _BY_HAND = (
     "train_on_responses_only",
     "CompletionOnlyLM",
     "get_peft_config(",
-    "configure_optimizers",
 )
 #: signs of a script whose objects are followed
 _USES = ("Trainer(", "backward(", "from_pretrained(")
@@ -165,14 +164,18 @@ def _rounds(module: ast.Module, text: str, imports: Sequence[tuple[str, str]]) -
 
 def _loop_faults(text: str, module: ast.Module, launch: Launch | None) -> tuple[LoopFault, ...]:
     """Return what the file's own loops leave out."""
-    if ".backward(" not in text:
-        return ()
-    from kbitlint.source.text.loop_faults import loop_faults  # most scripts leave the loop to a Trainer
-    from kbitlint.source.text.loop_paces import loop_paces  # as above
-    from kbitlint.source.text.sleeping_loops import sleeping_loops  # as above
+    found: set[LoopFault] = set()
+    if "configure_optimizers" in text:
+        from kbitlint.source.text.schedule_paces import lightning_paces  # few scripts leave the loop to Lightning
 
-    paces = loop_paces(module, text, counted=launch is not None and launch.counts)
-    found = {*loop_faults(module, text), *paces, *sleeping_loops(module, text)}
+        found |= {*lightning_paces(module)}
+    if ".backward(" in text:
+        from kbitlint.source.text.loop_faults import loop_faults  # most scripts leave the loop to a Trainer
+        from kbitlint.source.text.loop_paces import loop_paces  # as above
+        from kbitlint.source.text.sleeping_loops import sleeping_loops  # as above
+
+        paces = loop_paces(module, text, counted=launch is not None and launch.counts)
+        found |= {*loop_faults(module, text), *paces, *sleeping_loops(module, text)}
     return tuple(sorted(found, key=lambda fault: fault.line))
 
 

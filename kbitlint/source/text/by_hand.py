@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.object_faults import ObjectFault
 from kbitlint.source.nodes import last_name, walk
-from kbitlint.source.text.lightning_schedules import schedules
 from kbitlint.upstream.special_tokens import template_of_marks, template_of_name
 
 if TYPE_CHECKING:
@@ -43,7 +42,6 @@ def by_hand(module: ast.Module, text: str, launch: Launch | None) -> Iterator[Ob
         *_unfound(calls),
         *_unwritten(module, calls),
         *(_unasked(calls, text, launch) if launch is not None else ()),
-        *schedules(module),
     ):
         yield ObjectFault(kind, "", name, line, starts[line - 1], detail=detail)
 

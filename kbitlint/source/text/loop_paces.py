@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.own_loops import LoopFault, Oversight
 from kbitlint.source.nodes import last_name, walk
-from kbitlint.source.text.placed_calls import FUNCTIONS, LOOPS, At, assigned, calls, made, optimizes, owner, placed
+from kbitlint.source.text.placed_calls import LOOPS, At, assigned, calls, made, optimizes, owner, placed
+from kbitlint.source.text.schedule_paces import counts_steps, schedule_paces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,6 +34,7 @@ def loop_paces(module: ast.Module, text: str, *, counted: bool = False) -> Itera
     if "Accelerator(" in text and "deepspeed" not in text.lower() and "megatron" not in text.lower():
         yield from _accelerated(module, text, values, "" if counted else _meant(module, values))
     yield from _rounds(module, values)
+    yield from schedule_paces(module, values)
 
 
 def _clips_to_zero(module: ast.Module) -> Iterator[LoopFault]:
@@ -159,7 +161,7 @@ def _unprepared(acts: list[At], prepared: set[str], values: Mapping[str, list[as
             continue
         if optimizes(by) and "scal" not in by.lower():
             yield LoopFault(Oversight.UNPREPARED_STEP, at.call.lineno, f"{by}.step", name)
-        elif "sched" in by.lower() and _counts_steps(values[by][0], values):
+        elif "sched" in by.lower() and counts_steps(values[by][0], values):
             yield LoopFault(Oversight.FAST_SCHEDULE, at.call.lineno, f"{by}.step", name)
 
 
@@ -236,7 +238,6 @@ def _rounds(module: ast.Module, values: Mapping[str, list[ast.expr]]) -> Iterato
         steps = [at for at in acts if last_name(at.call.func) == "step" and optimizes(owner(at.call))]
         if len(passes) == len(steps) == 1 and _in_each(passes[0], steps[0]) and _by_count(loop, steps[0]):
             yield from _each_round(acts, passes[0], steps[0], values)
-        yield from _each_epoch(loop, values)
 
 
 def _by_count(loop: ast.AST, step: At) -> bool:
@@ -253,47 +254,5 @@ def _each_round(acts: list[At], back: At, step: At, values: Mapping[str, list[as
     for at in acts:
         by = owner(at.call)
         moves = last_name(at.call.func) == "step" and "sched" in by.lower() and at.branches == back.branches
-        if moves and len(values.get(by, ())) == 1 and _counts_steps(values[by][0], values):
+        if moves and len(values.get(by, ())) == 1 and counts_steps(values[by][0], values):
             yield LoopFault(Oversight.FAST_SCHEDULE, at.call.lineno, f"{by}.step", "")
-
-
-def _each_epoch(loop: ast.For | ast.AsyncFor | ast.While, values: Mapping[str, list[ast.expr]]) -> Iterator[LoopFault]:
-    """Yield the step of a schedule that counts batches in a loop around the one that takes steps."""
-    inner = [node for node in walk(loop) if node is not loop and isinstance(node, LOOPS)]
-    within = [at.call for node in inner for at in placed(node) if last_name(at.call.func) == "step"]
-    if any(isinstance(node, FUNCTIONS) for node in walk(loop)) or not any(optimizes(owner(one)) for one in within):
-        return
-    for at in placed(loop):
-        by = owner(at.call)
-        if last_name(at.call.func) != "step" or "sched" not in by.lower() or len(values.get(by, ())) != 1:
-            continue
-        total = _total(values[by][0], values)
-        if total is not None and "len(" in total and "*" in total and by not in {owner(one) for one in within}:
-            yield LoopFault(Oversight.SLOW_SCHEDULE, at.call.lineno, f"{by}.step", "")
-
-
-def _total(value: ast.expr, values: Mapping[str, list[ast.expr]]) -> str | None:
-    """Return the number of training steps that a schedule of transformers gets, as code; None if it is not known."""
-    given = {one.arg: one.value for one in getattr(value, "keywords", ())}
-    whole = last_name(value.func) if isinstance(value, ast.Call) else ""
-    if not whole.startswith("get_") or "sched" not in whole:
-        return None
-    total = given.get("num_training_steps")
-    place = 3 if whole == "get_scheduler" else 2
-    if total is None and isinstance(value, ast.Call) and len(value.args) > place:
-        total = value.args[place]
-    for _ in range(2):
-        if isinstance(total, ast.Name) and len(values.get(total.id, ())) == 1:
-            total = values[total.id][0]
-    return ast.unparse(total) if total is not None else None
-
-
-def _counts_steps(value: ast.expr, values: Mapping[str, list[ast.expr]]) -> bool:
-    """Return whether the length of a schedule is divided by the number of batches for one step."""
-    total = _total(value, values) or ""
-    divides = "/" in total
-    return divides and ("accum" in total.lower() or any(_divisor(one, values) for one in total.split("/")[1:]))
-
-
-def _divisor(code: str, values: Mapping[str, list[ast.expr]]) -> bool:
-    return any("accum" in ast.unparse(one).lower() for one in values.get(code.strip(" ()"), ()))
