@@ -123,11 +123,6 @@ CONTRACTS: Mapping[str, DataContract] = {
         "leave num_proc out, or set the start method to spawn",
         "datasets",
     ),
-    # torch/utils/data/_utils/pin_memory.py; TrainingArguments.dataloader_pin_memory is True
-    "tensors on a device": DataContract(
-        "{} returns tensors on a GPU, and Trainer's loader pins the memory of each batch on the CPU: a RuntimeError",
-        "leave the tensors on the CPU: Trainer moves them",
-    ),
     # datasets/dataset_dict.py, DatasetDict.__getitem__; TRL 1 checks the type of train_dataset
     "splits for rows": DataContract(
         "load_dataset without split returns a dict of splits, and a Trainer takes the rows of one: it raises",

@@ -139,6 +139,9 @@ _TEMPLATES: Mapping[str, tuple[str, re.Pattern[str]]] = {
     "Phi 3": ("<|assistant|>", re.compile(r"phi-?3|zephyr|tinyllama.*chat")),
 }
 
+#: chat templates that write the first token of a sequence, which their tokenizers add too
+STARTED = ("Llama 3", "Gemma", "Mistral")
+
 
 def template_of_name(name: str) -> str:
     """Return the chat template that a checkpoint of this name, or unsloth's template of this name, has; empty if unknown."""

@@ -37,6 +37,11 @@ def said(code, body):
             f"Collate puts tensors onto the GPU, {FORKS}",
         ),
         (
+            MADE + ARGUMENTS + RUN.replace("=collate", "=lambda rows: {'input_ids': pad(rows).cuda()}"),
+            f"the collator puts tensors onto the GPU, {PINS}",
+        ),
+        (COLLATE + MADE + RUN.replace("args=args, ", ""), f"collate puts tensors onto the GPU, {PINS}"),
+        (
             MADE + "data = data.with_format('torch', device='cuda')\n" + ARGUMENTS + RUN,
             f"with_format puts tensors onto the GPU, {PINS}",
         ),
@@ -49,6 +54,7 @@ def test_batches_that_are_on_the_gpu_too_soon(body, message):
 @pytest.mark.parametrize(
     "body",
     [
+        COLLATE.replace("cuda()", "cuda().cpu()") + MADE + ARGUMENTS + RUN,
         COLLATE.replace(".cuda()", "") + MADE + ARGUMENTS + RUN,
         COLLATE + MADE + ARGUMENTS.replace("bf16", "dataloader_pin_memory=False, bf16") + RUN,
         COLLATE + MADE + "loader = torch.utils.data.DataLoader(data, collate_fn=collate)\n",
@@ -58,6 +64,10 @@ def test_batches_that_are_on_the_gpu_too_soon(body, message):
 )
 def test_look_alikes(body):
     assert said("KB591", body) == []
+
+
+def test_the_line_is_that_of_the_move():
+    assert [line for _, line, _ in findings("KB591", COLLATE + MADE + ARGUMENTS + RUN)] == [COLLATE.split("\n")[1].strip()]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

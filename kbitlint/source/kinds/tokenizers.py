@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kbitlint.source.kinds.kind import Kind
 from kbitlint.upstream.families import facts_of
 from kbitlint.upstream.objects.returns import MODEL, PEFT_MODEL, TOKENIZER
-from kbitlint.upstream.special_tokens import lacks_template, template_of_name, tokens_of
+from kbitlint.upstream.special_tokens import STARTED, lacks_template, template_of_name, tokens_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 CHAT_TEXT = "apply_chat_template"
 #: vocabularies of tokenizers that differ by more than this share are different ones, and not one with further tokens
 _GROWN = 0.2
-#: chat templates that write the first token of a sequence, which their tokenizers add, too
-_STARTED = ("Llama 3", "Gemma", "Mistral")
 #: the last token of a turn in each chat template, which the tokenizers of other families lack
 _ENDS = {"ChatML": "<|im_end|>", "Llama 3": "<|eot_id|>", "Gemma": "<end_of_turn>", "Phi 3": "<|end|>"}
 #: organisations whose tokenizers are the families' own
@@ -78,7 +76,7 @@ def chat_text(kind: Kind, node: ast.Call) -> Kind | None:
         return None
     known = facts_of(kind.text) if kind.text and not kind.marked("template") else None
     starts = known is not None and known.family is not None and tokens_of(known).bos is not None
-    return Kind("str", source=CHAT_TEXT if starts and template_of_name(kind.text) in _STARTED else "")
+    return Kind("str", source=CHAT_TEXT if starts and template_of_name(kind.text) in STARTED else "")
 
 
 def asked(kind: Kind, method: str, node: ast.Call) -> tuple[str, int] | None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from kbitlint import lazy_patterns as re
 from kbitlint.facts.data_flow import DataUse
 from kbitlint.source.nodes import walk
-from kbitlint.source.text.bindings import is_constant, is_open, items, keyword, last
+from kbitlint.source.text.bindings import is_constant, is_open, keyword, last
+from kbitlint.source.text.labels import label_value
 from kbitlint.source.text.row_encodings import is_tokenizer
 
 if TYPE_CHECKING:
@@ -80,19 +81,10 @@ def padded_labels(names: Bindings, text: str) -> Iterator[DataUse]:
         if function is None or ("-100" in text and not masks) or (masks and not _masks_others(function, text)):
             continue
         for one in walk(function):
-            labels = _label_value(one)
+            labels = label_value(one)
             if labels is not None and _holds_padding(names, labels):
                 yield DataUse("labels of padding", labels.lineno)
                 break
-
-
-def _label_value(node: ast.AST) -> ast.expr | None:
-    """Return the value that a dict, or an assignment to an item, gives to ``labels``; None for other nodes."""
-    if isinstance(node, ast.Dict):
-        return items(node).get("labels")
-    target = node.targets[0] if isinstance(node, ast.Assign) else None
-    given = isinstance(target, ast.Subscript) and is_constant(target.slice, "labels")
-    return node.value if given and isinstance(node, ast.Assign) else None
 
 
 def _masks_others(function: Def, text: str) -> bool:

@@ -9,7 +9,7 @@ from kbitlint.facts.data_flow import DataUse
 from kbitlint.source.nodes import is_trainer
 from kbitlint.source.text.bindings import Bindings, elements, is_constant, is_open, items, keyword, last, returned
 from kbitlint.source.text.collators import masked, padded_labels
-from kbitlint.source.text.data_sets import columns, set_uses
+from kbitlint.source.text.data_sets import set_uses
 from kbitlint.source.text.folder_uses import folder_uses
 from kbitlint.source.text.labels import keeps_labels, label_uses
 from kbitlint.source.text.mapped_functions import batched, encodings
@@ -17,6 +17,7 @@ from kbitlint.source.text.own_results import forked_cuda, result_uses
 from kbitlint.source.text.pad_tokens import unpadded
 from kbitlint.source.text.rendered_texts import rendered
 from kbitlint.source.text.reward_forms import misread_rewards
+from kbitlint.source.text.row_sets import columns
 from kbitlint.source.text.row_uses import row_uses
 from kbitlint.source.text.run_saves import untrained
 from kbitlint.source.text.run_uses import run_uses

@@ -6,12 +6,12 @@ import ast
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.data_flow import DataUse
-from kbitlint.source.text.bindings import is_constant, is_open, items, keyword, last, returned
+from kbitlint.source.text.bindings import is_constant, is_open, keyword
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kbitlint.source.text.bindings import Bindings, Def
+    from kbitlint.source.text.bindings import Bindings
 
 #: methods that return a data set of the same form
 _SAME = frozenset(
@@ -59,88 +59,3 @@ def set_uses(names: Bindings) -> Iterator[DataUse]:
         plain = isinstance(call.func, ast.Name) and call.func.id == "len" and len(call.args) == 1
         if plain and id(call) not in names.uncertain and form(names, call.args[0]) == "stream":
             yield DataUse("length of a stream", call.lineno)
-
-
-def columns(names: Bindings, node: ast.AST | None) -> set[str] | None:
-    """Return the columns that a data set may have at most; None if they are not certain."""
-    found: set[str] = set()
-    for call in names.chain(node):
-        name = last(call)
-        if name in _ROWS or name in ("train_test_split", "remove_columns"):
-            continue
-        if name in ("select_columns", "rename_columns", "rename_column"):
-            named = _named(names, call)
-            if named is None:
-                return None
-            found |= named
-            if name == "select_columns":
-                return found
-            continue
-        if names.full(call.func) in ("datasets.Dataset.from_list", "datasets.Dataset.from_dict"):
-            made = _keys(names, _rows(names, call))
-            return None if made is None else found | made
-        function = names.function(call.args[0]) if name == "map" and call.args else None
-        made = _keys(names, returned(function)) if function is not None and not _changes(function) else None
-        if made is None:
-            return None
-        found |= made
-        if _removes_all(names, call):
-            return found
-    return None
-
-
-def _rows(names: Bindings, call: ast.Call) -> list[ast.expr]:
-    """Return the dicts of which ``from_list`` or ``from_dict`` makes a data set; an empty list if they are not certain."""
-    given, _ = names.value(call.args[0] if call.args else None)
-    if isinstance(given, ast.BinOp) and isinstance(given.op, ast.Mult):  # rows that are repeated
-        given = given.left
-    if last(call) == "from_dict":
-        return [given] if isinstance(given, ast.expr) else []
-    if isinstance(given, ast.ListComp):
-        return [given.elt]
-    return given.elts if isinstance(given, ast.List) else []
-
-
-def _named(names: Bindings, call: ast.Call) -> set[str] | None:
-    """Return the columns that a call selects, or the new names that it gives; None if they are not certain."""
-    given, _ = names.value(call.args[-1] if call.args else None)
-    texts: list[ast.expr] = [given] if isinstance(given, ast.Constant) else []
-    if isinstance(given, (ast.List, ast.Tuple)):
-        texts = given.elts
-    elif isinstance(given, ast.Dict):
-        texts = given.values
-    found = {one.value for one in texts if isinstance(one, ast.Constant) and isinstance(one.value, str)}
-    return found if texts and len(found) == len(texts) and not call.keywords else None
-
-
-def _keys(names: Bindings, given: list[ast.expr]) -> set[str] | None:
-    found: set[str] = set()
-    for one in given:
-        value, _ = names.value(one)
-        displayed = isinstance(one, ast.Dict) and value is one and len(items(one)) == len(one.keys)
-        called = isinstance(one, ast.Call) and names.full(one.func) == "dict" and not one.args and not is_open(one)
-        if not displayed and not called:
-            return None
-        found |= set(items(one))
-    return found if given else None
-
-
-def _changes(function: Def) -> bool:
-    """Return whether a function puts items into a dict: ``map`` keeps those of its argument."""
-    stores = any(isinstance(one, ast.Subscript) and isinstance(one.ctx, ast.Store) for one in ast.walk(function))
-    return stores or any(isinstance(one, ast.Call) and last(one) in ("update", "setdefault") for one in ast.walk(function))
-
-
-def _removes_all(names: Bindings, call: ast.Call) -> bool:
-    """Return whether a ``map`` removes the columns that its own data set has."""
-    owner = call.func.value if isinstance(call.func, ast.Attribute) else None
-    gone, _ = names.value(keyword(call, "remove_columns"))
-    if isinstance(gone, ast.Call) and isinstance(gone.func, ast.Name) and gone.func.id == "list" and len(gone.args) == 1:
-        gone = gone.args[0]
-    if isinstance(gone, ast.Call) and last(gone) == "keys":
-        gone = gone.func.value if isinstance(gone.func, ast.Attribute) else None
-    if not isinstance(gone, ast.Attribute) or gone.attr not in ("column_names", "features") or owner is None:
-        return False
-    named = gone.value.value if isinstance(gone.value, ast.Subscript) else gone.value
-    own = owner.value if isinstance(owner, ast.Subscript) else owner
-    return isinstance(named, ast.Name) and isinstance(own, ast.Name) and named.id == own.id

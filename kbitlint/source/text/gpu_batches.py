@@ -19,9 +19,9 @@ def gpu_batches(module: ast.Module, text: str) -> Iterator[ObjectFault]:
         return
     values = assigned(module)
     makers = {
-        node.name
+        node.name: moved
         for node in walk(module)
-        if isinstance(node, (*FUNCTIONS, ast.ClassDef)) and any(_onto_gpu(one, values) for one in walk(node))
+        if isinstance(node, (*FUNCTIONS, ast.ClassDef)) and (moved := _moved(node, values)) is not None
     }
     for node in walk(module):
         if not isinstance(node, ast.Call):
@@ -30,9 +30,12 @@ def gpu_batches(module: ast.Module, text: str) -> Iterator[ObjectFault]:
         trains, loads = last_name(node.func).endswith("Trainer"), last_name(node.func) == "DataLoader"
         given = named.get("data_collator" if trains else "collate_fn") if trains or loads else None
         given = given.func if isinstance(given, ast.Call) else given
-        why = _why(named, values, trains=trains) if given is not None and last_name(given) in makers else ""
-        if why and given is not None:
-            yield _fault("gpu batch", last_name(given), node, text, why)
+        if given is None:
+            continue
+        moved = _moved(given, values) if isinstance(given, ast.Lambda) else makers.get(last_name(given))
+        why = _why(named, values, trains=trains) if moved is not None else ""
+        if why and moved is not None:
+            yield _fault("gpu batch", last_name(given) or "the collator", moved, text, why)
     yield from _formats(module, text, values)
 
 
@@ -50,7 +53,7 @@ def _formats(module: ast.Module, text: str, values: Mapping[str, list[ast.expr]]
 def _why(named: Mapping[str | None, ast.expr], values: Mapping[str, list[ast.expr]], *, trains: bool) -> str:
     """Return what the loader does that a batch on the GPU does not survive; empty if it does nothing, or is not known."""
     if trains:
-        args = named.get("args")
+        args = named.get("args", ast.Call(ast.Name("TrainingArguments"), [], []))
         found = values.get(args.id, [args]) if isinstance(args, ast.Name) else [args]
         if len(found) != 1 or not isinstance(found[0], ast.Call) or any(one.arg is None for one in found[0].keywords):
             return ""
@@ -61,6 +64,13 @@ def _why(named: Mapping[str | None, ast.expr], values: Mapping[str, list[ast.exp
         return "a worker process of the loader cannot initialize CUDA again: a RuntimeError"
     pinned = (trains and pins is None) or (isinstance(pins, ast.Constant) and pins.value is True)
     return "the loader pins each batch, and only tensors of the CPU can be pinned: a RuntimeError" if pinned else ""
+
+
+def _moved(function: ast.AST, values: Mapping[str, list[ast.expr]]) -> ast.Call | None:
+    """Return the call by which a function or class moves a batch onto the GPU; None if none does, or if one moves it back."""
+    if any(calls(one, "cpu") for one in walk(function)):
+        return None
+    return next((one for one in walk(function) if isinstance(one, ast.Call) and _onto_gpu(one, values)), None)
 
 
 def _onto_gpu(node: ast.AST, values: Mapping[str, list[ast.expr]]) -> bool:

@@ -66,7 +66,7 @@ def _sliced(node: ast.expr) -> tuple[str, ...]:
 def _padded(names: Bindings, function: Def) -> Iterator[DataUse]:
     """Yield the labels of a function that are the tokens of a text padded to a fixed length."""
     for node in ast.walk(function):
-        value = _label_value(node)
+        value = label_value(node)
         while isinstance(value, ast.Call) and last(value) in ("copy", "clone", "list", "deepcopy"):
             value = value.args[0] if value.args else value.func.value if isinstance(value.func, ast.Attribute) else None
         if not isinstance(value, (ast.Subscript, ast.Attribute)):
@@ -78,7 +78,7 @@ def _padded(names: Bindings, function: Def) -> Iterator[DataUse]:
             return
 
 
-def _label_value(node: ast.AST) -> ast.expr | None:
+def label_value(node: ast.AST) -> ast.expr | None:
     """Return the value that a dict, or an assignment to an item, gives to ``labels``; None for other nodes."""
     if isinstance(node, ast.Dict):
         return items(node).get("labels")
@@ -97,7 +97,7 @@ def _overwritten(names: Bindings, trainers: list[ast.Call]) -> Iterator[DataUse]
         function = names.function(call.args[0]) if last(call) == "map" and call.args else None
         nodes = [node for one in _reached(names, function) for node in ast.walk(one)]
         masks = any(isinstance(one, ast.UnaryOp) and is_constant(one.operand, 100) for one in nodes)
-        if masks and any(_label_value(one) is not None for one in nodes):
+        if masks and any(label_value(one) is not None for one in nodes):
             yield DataUse("labels overwritten", given[0].lineno)
             return
 

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.data_flow import DataUse
 from kbitlint.source.text.bindings import is_constant, items, keyword, last, returned
-from kbitlint.upstream.special_tokens import template_of_name
+from kbitlint.upstream.special_tokens import STARTED, template_of_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.source.text.bindings import Bindings, Def
 
-#: chat templates that write the first token of a sequence, which their tokenizers add too
-_STARTED = ("Llama 3", "Gemma", "Mistral")
 #: words of code that takes the first token away, or tells the tokenizer not to add it
 _SINGLE = ("bos_token", "add_bos", "add_special_tokens", "begin_of_text", "unsloth", "<bos>")
 
@@ -34,15 +32,15 @@ def rendered(names: Bindings, call: ast.Call, maps: list[tuple[ast.Call, Def]], 
     field = named.value if isinstance(named, ast.Constant) and isinstance(named.value, str) else "text"
     made = [template for _, function in maps for one in returned(function) if (template := _template(names, one, field))]
     form = names.function(keyword(call, "formatting_func"))
-    made += [one for one in (returned(form) if form is not None else []) if _is_template(one)]
-    if not made:
+    formed = [one for one in (returned(form) if form is not None else []) if _is_template(one)]
+    prompt = keyword(formed[0], "add_generation_prompt") if formed and isinstance(formed[0], ast.Call) else None
+    if prompt is not None and is_constant(prompt, value=True):  # trl_rows reads the rows that map makes
+        yield DataUse("generation prompt learned", formed[0].lineno)
+    if not (made := [*made, *formed]):
         return
     template = made[0]
-    prompt = keyword(template, "add_generation_prompt") if isinstance(template, ast.Call) else None
-    if prompt is not None and is_constant(prompt, value=True):
-        yield DataUse("generation prompt learned", template.lineno)
     name = _checkpoint(names, keyword(call, "processing_class") or keyword(call, "tokenizer"))
-    if template_of_name(name) in _STARTED and not any(one in text for one in _SINGLE):
+    if template_of_name(name) in STARTED and not any(one in text for one in _SINGLE):
         yield DataUse("two first tokens", template.lineno)
 
 

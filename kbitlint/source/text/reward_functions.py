@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kbitlint.facts.data_flow import DataUse
 from kbitlint.source.text.appended import appended
 from kbitlint.source.text.bindings import is_open, keyword, returned, stored
-from kbitlint.source.text.data_sets import columns
+from kbitlint.source.text.row_sets import columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -31,6 +31,12 @@ _DEPTH = 40
 _CALLS = 12
 
 
+def columns(names: Bindings, node: ast.AST | None) -> set[str] | None:
+    """Return the columns of a data set; None if they are not certain."""
+    found = RowSets(names).of(node)
+    return set(found.columns) if found is not None and found.columns and not found.opens else None
+
+
 class RowSets:
     """The data sets of a file.
 
@@ -83,6 +89,10 @@ class RowSets:
             if isinstance(inner, ast.Dict):
                 key = node.slice.value if isinstance(node.slice, ast.Constant) else None
                 return self.of(items(inner).get(str(key)), line)
+            place = node.slice.value if isinstance(node.slice, ast.Constant) else None
+            if isinstance(inner, ast.Call) and type(place) is int:
+                made, _ = self._names.value(inner.func)
+                return self._returned(made, inner, place) if isinstance(made, ast.FunctionDef) else None
             if isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str):
                 if node.slice.value in ("train", "test", "validation") and form(self._names, node.value) == "rows":
                     self.faults.append(DataUse("split of rows", node.lineno, node.slice.value))
@@ -112,9 +122,11 @@ class RowSets:
             return found
         return written_rows(self._names, call)
 
-    def _returned(self, function: ast.FunctionDef, call: ast.Call) -> RowSet | None:
-        """Return the rows that a function of the script returns for a call."""
+    def _returned(self, function: ast.FunctionDef, call: ast.Call, place: int | None = None) -> RowSet | None:
+        """Return the rows that a function of the script returns for a call: all it returns, or what has a place in a tuple."""
         values = returned(function)
+        if place is not None:
+            values = [one.elts[place] for one in values if isinstance(one, ast.Tuple) and 0 <= place < len(one.elts)]
         if len(values) != 1 or self._depth > _CALLS:
             return None
         parameters = [one for one in function.args.args if one.arg != "self"]

@@ -12,8 +12,8 @@ from kbitlint.source.text.collators import pads_no_labels
 from kbitlint.source.text.loader_rows import PADS, loaded, texts_left
 from kbitlint.source.text.row_encodings import tokenizes
 from kbitlint.source.text.row_sets import RowSets
-from kbitlint.source.text.trl_rows import online, texts
-from kbitlint.upstream.data_contracts import FORWARD, ONLINE, PLAIN
+from kbitlint.source.text.trl_rows import texts
+from kbitlint.upstream.data_contracts import FORWARD, PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,8 +74,6 @@ def row_uses(names: Bindings, text: str) -> Iterator[DataUse]:
                     yield from _misfits(names, given, found, text, sets.raw)
         elif names.full(call.func) == "torch.utils.data.DataLoader" and not is_open(call) and "ForCausalLM" in text:
             yield from loaded(sets, call, _collator(names, call, "collate_fn"), text)
-        elif names.full(call.func) in ONLINE and not is_open(call):
-            yield from online(names, sets, call)
         elif names.full(call.func) == "trl.SFTTrainer" and not is_open(call):
             yield from texts(names, sets, call)
         elif isinstance(call.func, ast.Attribute) and last(call) in (

@@ -226,9 +226,10 @@ class Values:
         given = [self.value(one) for one in node.args if not isinstance(one, ast.Starred)]
         for one in node.keywords:
             self.value(one.value)
-        if is_tokenizer(self.names, node.func) or (
-            isinstance(node.func, ast.Attribute) and is_tokenizer(self.names, node.func.value)
-        ):
+        method = isinstance(node.func, ast.Attribute) and (
+            name == "apply_chat_template" or is_tokenizer(self.names, node.func.value)  # of a tokenizer under any name
+        )
+        if method or is_tokenizer(self.names, node.func):
             self._reads_text(node, name)
             return encoded(node, given, name, batched=self.batched)
         if isinstance(node.func, ast.Name):

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.data_flow import DataUse
 from kbitlint.source.nodes import library_name
-from kbitlint.source.text.bindings import is_constant, is_open, items, keyword, last, returned, stored
-from kbitlint.source.text.data_sets import columns, form
+from kbitlint.source.text.bindings import is_constant, is_open, keyword, last, returned, stored
+from kbitlint.source.text.data_sets import form
 from kbitlint.source.text.own_results import EVALUATES
 from kbitlint.source.text.pad_tokens import checkpoint_of
 from kbitlint.source.text.reward_functions import reward_uses
+from kbitlint.source.text.row_sets import columns
 from kbitlint.upstream.data_contracts import ONLINE, PLAIN
 from kbitlint.upstream.special_tokens import lacks_template
 
@@ -62,8 +63,6 @@ def trainer_uses(names: Bindings, call: ast.Call, text: str) -> Iterator[DataUse
     yield from _decoded(names, call, text)
     if name in ONLINE:
         yield from reward_uses(names, call)
-    if "pin_memory" not in text:
-        yield from _placed(names, call)
     if name == "trl.SFTTrainer":
         yield from _templateless(names, call, text, have)
         yield from _unspoken(names, call, have)
@@ -159,29 +158,6 @@ def _names_metric(args: ast.Call) -> bool:
         if value is not None and (not isinstance(value, ast.Constant) or value.value == makes):
             return True
     return False
-
-
-def _placed(names: Bindings, call: ast.Call) -> Iterator[DataUse]:
-    """Yield a collator that returns tensors on a GPU."""
-    function = names.function(keyword(call, "data_collator"))
-    for value in returned(function) if function is not None else ():
-        made, _ = names.value(value)
-        for one in items(made).values() if isinstance(made, (ast.Dict, ast.Call)) else ():
-            if _on_gpu(names, one):
-                yield DataUse("tensors on a device", one.lineno, getattr(function, "name", "the collator"))
-                return
-
-
-def _on_gpu(names: Bindings, node: ast.expr) -> bool:
-    """Return whether an expression moves a tensor to a GPU: ``x.cuda()``, ``x.to("cuda")``."""
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
-        return False
-    if node.func.attr == "cuda":
-        return True
-    device, _ = names.value(node.args[0]) if node.func.attr == "to" and node.args else (None, 0)
-    if isinstance(device, ast.Call) and last(device) == "device" and device.args:
-        device, _ = names.value(device.args[0])
-    return isinstance(device, ast.Constant) and isinstance(device.value, str) and device.value.startswith("cuda")
 
 
 def _lost(names: Bindings, call: ast.Call, text: str) -> Iterator[DataUse]:
