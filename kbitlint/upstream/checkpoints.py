@@ -19,7 +19,7 @@ from kbitlint.upstream.special_tokens import Words, tokens_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from kbitlint.upstream.family_rows import Family
+    from kbitlint.upstream.family import Family
 
 _NF4 = {
     "quant_method": "bitsandbytes",

@@ -110,9 +110,6 @@ CONTRACTS: Mapping[str, DataContract] = {
     "outputs for a loss": DataContract(
         "{} returns the outputs of the model, and Trainer takes the loss: the first step raises", "return outputs.loss"
     ),
-    "number for a loss": DataContract(
-        "{} returns a number, through which no gradient flows: the first step raises", "return the tensor"
-    ),
     "loss without outputs": DataContract(
         "{} leaves return_outputs out, and an evaluation takes the loss and the outputs apart: the first one raises",
         "return (loss, outputs) if return_outputs else loss",

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from kbitlint import lazy_patterns as re
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.upstream.architectures import ARCHITECTURES, Architecture
-from kbitlint.upstream.family_rows import FAMILIES, Family
+from kbitlint.upstream.family_rows import FAMILIES
 
 if TYPE_CHECKING:
     from kbitlint.facts.model_state import CheckpointConfig
+    from kbitlint.upstream.family import Family
 
 _SIZE = re.compile(r"(?<!\d)(?:\d{1,4}x\d{1,4}(?:\.\d{1,4})?b|\d{1,4}(?:\.\d{1,4})?[bmk])")
 _DTYPES = ("", "bfloat16", "float16", "float32")

@@ -6,9 +6,8 @@ A row holds values of the ``config.json`` of the checkpoint that ``source`` name
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from kbitlint.upstream.encoder_names import ENCODER_FAMILIES
+from kbitlint.upstream.family import Family
 
 _B, _H, _F = "bfloat16", "float16", "float32"
 _QWEN = "0.5b:896 1.5b:1536 3b:2048 7b:3584 14b:5120 32b:5120 72b:8192"
@@ -19,29 +18,6 @@ _PYTHIA = "70m:512 160m:768 410m:1024 1b:2048 1.4b:2048 2.8b:2560 6.9b:4096 12b:
 _GPT2 = "gpt2:768 distilgpt2:768 small:768 medium:1024 large:1280 xl:1600"
 _GRANITE = "granite3.0 granite3.1 granite3.2 granite3.3"
 _GRANITE_MOE = "granite3.0-1b-a400m granite3.0-3b-a800m granite3.1-1b-a400m granite3.1-3b-a800m"
-
-
-class Family(NamedTuple):  # 230 tuples are made in a fifth of the time of data classes
-    """Checkpoints with a common architecture and a common way of training."""
-
-    source: str
-    """The checkpoint whose config.json the row is taken from."""
-    word: str
-    """The part of a normalized name that identifies the family; alternatives are separated by blanks."""
-    architecture: str
-    """The model type of transformers; empty if the code comes with the checkpoint."""
-    dtype: str
-    """The dtype in which the weights are published."""
-    vocabulary: int = 0
-    """The number of rows of the embeddings; 0 if it is not known."""
-    hidden: str = ""
-    """Hidden sizes by size in the name: ``8b:4096 70b:8192``."""
-    tied: str = ""
-    """The sizes whose head shares the embeddings' weight: ``*`` for all, empty for none."""
-    overflows: bool = False
-    """Whether users reported activations beyond the range of float16."""
-
-
 _row = Family
 
 #: more specific rows come first: the first row that fits a name counts

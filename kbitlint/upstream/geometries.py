@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kbitlint.upstream.families import Known
-    from kbitlint.upstream.family_rows import Family
+    from kbitlint.upstream.family import Family
 
 _LLAMA3 = "8b:14336/32/32/8 70b:28672/80/64/8 405b:53248/126/128/8"
 _LLAMA2 = "7b:11008/32/32/32 13b:13824/40/40/40 30b:17920/60/52/52 33b:17920/60/52/52 65b:22016/80/64/64 70b:28672/80/64/8"

@@ -35,7 +35,6 @@ def mapped(line, more=", num_proc=4"):
 
 CASES = [
     (own("outputs"), "returns the outputs of the model"),
-    (own("outputs.loss.item()"), "returns a number, through which no gradient flows"),
     (own("outputs.loss"), "leaves return_outputs out"),
     (given("compute_metrics", "def f(p):", "    print(p)"), "f returns nothing"),
     (given("compute_metrics", "def f(p):", "    return (p.predictions == p.label_ids).mean()"), "f returns a number"),
@@ -57,6 +56,13 @@ def test_results_that_a_trainer_cannot_use(text, said):
     found = findings("KB561", text)
 
     assert [(severity, said in message) for severity, _, message in found] == [("error", True)]
+
+
+def test_a_number_for_a_loss_is_a_loss_without_a_gradient():
+    found = findings("KB718", own("outputs.loss.item()"))
+
+    assert found == [("error", "return outputs.loss.item()", "the loss is a number of Python's, which .item() returns")]
+    assert [message for _, _, message in findings("KB561", own("outputs.loss.item()")) if "number" in message] == []
 
 
 @pytest.mark.parametrize("text", RIGHT)

@@ -10,7 +10,7 @@ from dataclasses import field
 from itertools import starmap
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.facts.model_state import Adapters, CheckpointingState, ModelState, merged, without_adapters
+from kbitlint.facts.model_state import CheckpointingState, ModelState, merged, without_adapters
 from kbitlint.facts.source import Action, ExecutionPath, Step
 from kbitlint.facts.training import Batch, Loop, Training
 from kbitlint.facts.values import UNKNOWN, Call, Span, Value
@@ -18,6 +18,7 @@ from kbitlint.files.local_configs import checkpoint_config
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.limits import current
 from kbitlint.source.interpreter import unsloth
+from kbitlint.source.interpreter.adapter_states import with_loaded_adapters, with_new_adapters
 from kbitlint.source.interpreter.arguments import (
     base_of_adapters,
     defaults_of,
@@ -50,8 +51,6 @@ if TYPE_CHECKING:
 
 #: Number of hooks that take as long to copy as one step.
 _CHEAP = 64
-#: Calls that attach adapters without ``cast_adapter_dtype``: those of a float16 model are float16 (PEFT 0.21, mapping.py).
-_UNCAST = ("add_adapter", "peft.inject_adapter_in_model")
 
 
 @dataclass(slots=True)
@@ -227,27 +226,11 @@ class PathState:
         self.step(Action.PREPARE, call, net, after)
 
     def _attach(self, call: Call, net: TrackedModel, config: Value, detail: Value) -> None:
-        inference: Value = UNKNOWN if config is UNKNOWN else False
-        if isinstance(config, Call):
-            # add_adapter of transformers trains them in spite of the argument
-            inference = call.callee != "add_adapter" and config.value("inference_mode", False)  # noqa: FBT003  # the default
-        trainable = None if inference is UNKNOWN else inference is not True
-        cast = call.value("autocast_adapter_dtype", True)  # noqa: FBT003  # the default of the argument
-        dtype: Value = "float32" if cast is True else net.state.dtype if cast is False else UNKNOWN
-        if net.state.method is None and call.callee in _UNCAST:
-            dtype = net.state.dtype
-        adapters = Adapters(call, config, trainable, dtype, kept=not call.callee.endswith("inject_adapter_in_model"))
-        self.step(Action.ATTACH, call, net, dataclasses.replace(net.state, adapters=adapters, base_frozen=True), detail)
+        self.step(Action.ATTACH, call, net, with_new_adapters(call, net.state, config), detail)
 
     def load_adapters(self, call: Call, net: TrackedModel) -> None:
-        """Apply ``PeftModel.from_pretrained`` or ``load_adapter``: adapters are frozen unless ``is_trainable`` is True."""
-        said = call.value("is_trainable", False)  # noqa: FBT003  # the default of the argument
-        trainable = None if said is UNKNOWN or call.gives("config") else said is True
-        earlier = net.state.adapters
-        # under another name, the adapters that are there stay as they are
-        if earlier is not None and trainable is not True and (call.callee == "load_adapter" or call.gives("adapter_name")):
-            trainable = earlier.trainable or None
-        after = dataclasses.replace(net.state, adapters=Adapters(call, UNKNOWN, trainable), base_frozen=True)
+        """Apply ``PeftModel.from_pretrained`` or ``load_adapter``."""
+        after = with_loaded_adapters(call, net.state)
         self.step(Action.LOAD_ADAPTERS, call, net, after, base_of_adapters(call, self.beside))
 
     def finish(self, trainer: Trainer) -> None:

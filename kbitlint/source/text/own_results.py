@@ -78,8 +78,6 @@ def _losses(names: Bindings, cls: ast.ClassDef, text: str) -> Iterator[DataUse]:
         if called and keyword(value, "return_dict") is None:  # type: ignore[arg-type]  # a call
             wrong = True
             yield DataUse("outputs for a loss", node.lineno, f"{cls.name}.compute_loss")
-        elif isinstance(value, ast.Call) and last(value) in ("item", "tolist") and not value.args:
-            yield DataUse("number for a loss", node.lineno, f"{cls.name}.compute_loss")
     evaluates = any(one in text for one in EVALUATES) and not any(f'{one}="no"' in text for one in EVALUATES)
     asked = any(one.arg == "return_outputs" for one in method.args.args)
     read = any(isinstance(node, ast.Name) and node.id == "return_outputs" for node in walk(method))
