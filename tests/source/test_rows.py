@@ -171,7 +171,19 @@ def uses(code):
     return sorted({(use.kind, use.line - START.count("\n")) for use in data_uses(ast.parse(text), text)})
 
 
+SPOKEN = (
+    "from trl import SFTConfig, SFTTrainer\n"
+    "data = data.map(lambda one: {{'{}': one['q'] + one['a']}}, remove_columns=data.column_names)\n"
+    "SFTTrainer(model=model, args=SFTConfig('o'{}), train_dataset=data)\n"
+)
 PAIRS = {
+    "read-and-removed": (SPOKEN.format("prompt_text", ""), "column missing", 3, SPOKEN.format("text", "")),
+    "read-removed-and-no-messages": (
+        SPOKEN.format("text", ", assistant_only_loss=True"),
+        "assistant of whole texts",
+        3,
+        SPOKEN.format("text", ""),
+    ),
     "labels-with-a-padding-collator": (ANSWER + PAD, "labels of unequal length", 6, ANSWER + SEQ),
     "labels-with-a-collator-that-makes-them": (ANSWER + CAUSAL, "labels of unequal length", 6, ANSWER + SEQ),
     "labels-that-are-stacked": (ANSWER + PLAIN, "rows of unequal length", 6, BY_ONE + ANSWER + PLAIN),

@@ -269,7 +269,8 @@ class RowSets:
         if "input_ids" in made.columns and "input_ids" not in owner.columns and body.read:
             self.raw |= owner.opens
         read = dict.fromkeys(body.read, UNKNOWN) | dict.fromkeys(body.texts, TEXT)
-        before = RowSet({**read, **owner.columns}, owner.opens)
+        stays = not owner.opens or owner.opens - named[1]  # what is read of a source goes with all of its columns
+        before = RowSet({**(read if stays else {}), **owner.columns}, owner.opens)
         left = less(before, *named)
         self._counted(left, made, call)
         kept = (

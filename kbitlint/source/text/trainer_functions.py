@@ -80,7 +80,7 @@ def _groups(names: Bindings, call: ast.Call, name: str) -> tuple[tuple[str, ...]
 
 def _is_column(own: str, name: str) -> bool:
     """Return whether a column has a name, or is what a tokenizer made of it: ``prompt_input_ids``."""
-    return own == name or own.startswith(f"{name}_")
+    return own == name or (own.startswith(f"{name}_") and own.endswith(("_ids", "_mask", "_labels")))
 
 
 def _reads_others(names: Bindings, call: ast.Call) -> bool:
