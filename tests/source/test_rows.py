@@ -414,3 +414,15 @@ def test_an_own_loss_gets_the_columns_that_are_kept():
 def test_the_columns_that_a_decoder_takes_are_those_that_are_kept():
     taken = inspect.signature(transformers.LlamaForCausalLM.forward).parameters
     assert set(taken) - {"self"} <= FORWARD
+
+
+def test_columns_that_a_function_reads_leave_with_the_others():
+    code = (
+        "from transformers import AutoModelForCausalLM, DataCollatorForLanguageModeling\n"
+        "from torch.utils.data import DataLoader\n"
+        "data = data.map(lambda one: tokenizer(one['text']){})\n"
+        "DataLoader(data, batch_size=2, collate_fn=DataCollatorForLanguageModeling(tokenizer, mlm=False))\n"
+    )
+
+    assert uses(code.format(", remove_columns=data.column_names")) == []
+    assert uses(code.format("")) == [("texts in batches", 4)]
