@@ -8,7 +8,7 @@ from kbitlint.facts.guards import chooses_by_version, has_unsloth, is_guarded
 from kbitlint.facts.passed import is_alias, passes
 from kbitlint.facts.values import Call
 from kbitlint.rule import Meta, Rule
-from kbitlint.upstream.signatures.lookup import load_refusal, names_of, refusal
+from kbitlint.upstream.signatures.lookup import load_refusal, names_of, raises_under_unsloth, refusal
 from kbitlint.violation import Consequence, Edit, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class UnknownKeyword(Rule):
             given = [one for one in call.arguments if passes(source, call, one)]
             refused = {one: found for one in given if (found := _lack(source, call, one.name)) is not None}
             if refused and call.callee.startswith("trl.") and has_unsloth(source.text):
-                continue  # unsloth/trainer.py renames keywords of TRL's trainers, and moves them to the config
+                refused = {one: found for one, found in refused.items() if raises_under_unsloth(call.callee, found)}
             named = call in source.base_calls or source.names_class(call) or is_alias(source, call)
             if not refused or not named or is_guarded(source.text, call.span.start, ("TypeError",)):
                 continue

@@ -26,6 +26,8 @@ _IMPORTED = frozenset(
 )
 #: arguments whose value a script makes itself
 _MADE = frozenset(("quantization_config", "peft_config"))
+#: modules that scripts use by the name under which they import them
+_MODULES = frozenset(("torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "bnb", "accelerate", "np", "pd"))
 #: signs that names come from elsewhere
 _ELSEWHERE = ("import *", "exec(", "globals()", "locals()", "%run", "runpy", "%store", "execfile", "builtins.")
 _LIBRARIES = ("transformers", "peft", "trl")
@@ -54,7 +56,13 @@ def undefined_names(module: ast.Module, text: str) -> Iterator[tuple[str, int]]:
 
 
 def _needed(node: ast.AST) -> Iterator[ast.Name]:
-    """Yield the names that a call needs: its function, if a library has one of this name, and configs that the script makes."""
+    """Yield the names that a library's call needs.
+
+    These are its function, if a library has one of this name, configs that the script makes, and objects whose attributes it
+    gets: ``LoraConfig(r=script_args.lora_r)``. A module of a library is needed wherever it is used.
+    """
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in _MODULES:
+        yield node.value
     if not isinstance(node, ast.Call):
         return
     owner = node.func
@@ -62,11 +70,13 @@ def _needed(node: ast.AST) -> Iterator[ast.Name]:
         owner = owner.value
     if isinstance(owner, ast.Name) and owner.id in _IMPORTED:
         yield owner
-    if last_name(node.func) != "from_pretrained" and not last_name(node.func).endswith("Trainer"):
+    if last_name(node.func) != "from_pretrained" and not last_name(node.func).endswith(("Trainer", "Config", "Arguments")):
         return
     for given in node.keywords:
         if given.arg in _MADE and isinstance(given.value, ast.Name):
             yield given.value
+        elif isinstance(given.value, ast.Attribute) and isinstance(given.value.value, ast.Name):
+            yield given.value.value
 
 
 def _bound(node: ast.AST) -> Iterator[str]:
