@@ -83,9 +83,9 @@ def _dead(source: SourceFacts, config: Call, step: Step) -> Iterator[tuple[str, 
     model, load = step.before, step.before.load
     if load is None or load.value("trust_remote_code") is not None or not load.callee.startswith("transformers."):
         return
-    name = load.value("pretrained_model_name_or_path")
-    kind = facts_of(name, model.named).model_type
-    causal = kind in OUTER_OF and load.callee == "transformers.AutoModelForCausalLM.from_pretrained"
+    kind = facts_of(name := load.value("pretrained_model_name_or_path"), model.named).model_type
+    loaded = source.dialect == "python" and load.callee.partition(".")[2]  # programs choose the class: one with a vision tower
+    causal = kind in OUTER_OF and loaded == "AutoModelForCausalLM.from_pretrained"
     old = number(source.versions.get("transformers", "5")) < (5,)
     yield from _pattern(config, kind, old=old, causal=causal)
     if not causal:

@@ -74,7 +74,7 @@ class DroppedMerge(Rule):
             if call.callee == "merge_and_unload" and _is_statement(source, call.span) and saves[0].callee != "save_model":
                 name = _owner(source, call.span)
                 here = Span(call.span.start, call.span.start, call.span.line)
-                edits = source.replace(here, f"{name} = ") if name.isidentifier() else ()
+                edits = source.write(here, f"{name} = ") if name.isidentifier() else ()
                 yield self.violation(
                     "the merged model is dropped, and the model that is saved has no adapter weights left",
                     source.at(call),

@@ -129,10 +129,8 @@ class Float32FrozenWeight(Rule):
 
     @staticmethod
     def _is_wide(parameter: ParameterFacts, model: ModelFacts) -> bool:
-        ours = parameter.dtype == "float32" and not (
-            parameter.requires_grad or parameter.adapter or parameter.norm or parameter.held
-        )
-        return ours and not any(f".{name}." in f".{parameter.path}." for name in model.keeps_float32)
+        other = parameter.dtype != "float32" or parameter.requires_grad or parameter.adapter or parameter.norm or parameter.held
+        return not other and not any(f".{name}." in f".{parameter.path}." for name in model.keeps_float32)
 
 
 def _narrow(parameter: ParameterFacts, half: str) -> Edit:

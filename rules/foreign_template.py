@@ -49,7 +49,7 @@ class ForeignTemplate(Rule):
 
     ## References
 
-    - https://llamafactory.readthedocs.io/en/latest/
+    - https://github.com/hiyouga/LLaMA-Factory/blob/main/src/llamafactory/data/template.py
     """
 
     meta: ClassVar[Meta] = Meta(

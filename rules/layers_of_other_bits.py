@@ -77,4 +77,5 @@ class LayersOfOtherBits(Rule):
 def _computes_targets(step: Step) -> bool:
     config = step.call.within("peft_config")
     targets = config.value("target_modules") if config is not None else None
-    return targets is UNKNOWN and step.before.certain
+    computed = targets is UNKNOWN or (isinstance(targets, tuple) and UNKNOWN in targets)
+    return computed and step.before.certain

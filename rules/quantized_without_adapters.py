@@ -53,7 +53,8 @@ class QuantizedWithoutAdapters(Rule):
     ## What it does
 
     Reports a Trainer whose model is quantized on every path and has no adapters when the Trainer is created. Either
-    none were attached, or the return value of `get_peft_model` was discarded, or `merge_and_unload()` removed them.
+    none were attached, or the return value of `get_peft_model` was discarded, or `merge_and_unload()` removed them. Also
+    reports a launch of a script with TRL's options that asks for 4 or 8 bits, and not for `--use_peft`.
 
     ## Why is this bad?
 

@@ -23,7 +23,8 @@ class UnfitTokenizer(Rule):
     Follows the checkpoint that each tokenizer comes from, and what the script gives it. Reports a chat template that a base
     checkpoint does not have, padding with an unknown token that the checkpoint does not have, and a tokenizer whose
     vocabulary is that of another model. All are known from the checkpoint's name, for published checkpoints of well-known
-    families alone. Files that resize the embeddings are left out of the last.
+    families alone. Files that resize the embeddings are left out of the last. Also reports marks of answers that no text of
+    the script holds, and an `eos_token` of the arguments that is another family's.
 
     ## Why is this bad?
 

@@ -200,7 +200,7 @@ class SourceFacts(SourceText):
 
     def name_in_comment(self, ignore: Ignore, codes: str) -> tuple[Edit, ...]:
         """Return the edit that lets an ignore comment name rules, beside those that it names."""
-        return self.replace(*ignore.naming(self.text, codes))
+        return self.write(*ignore.naming(self.text, codes))
 
     @property
     def own_text(self) -> str:

@@ -26,7 +26,11 @@ class TextLines:
 
     def replace(self, span: Span, code: str) -> tuple[Edit, ...]:
         """Return the edits that replace a span of the text with code; none for an empty span, whose value is in a file."""
-        return (self._edit(span.start, span.end, code),) if span.end > span.start else ()
+        return self.write(span, code) if span.end > span.start else ()
+
+    def write(self, span: Span, code: str) -> tuple[Edit, ...]:
+        """Return the edit that writes code at a place of the text, in place of what it spans, if anything."""
+        return (self._edit(span.start, span.end, code),)
 
     def code_of(self, span: Span) -> str:
         """Return the text of a span."""

@@ -30,7 +30,7 @@ def cast_since(versions: Mapping[str, str], trainer: Call) -> str:
 def refused_before(versions: Mapping[str, str], trainer: Call, model: ModelState, arguments: Call | None) -> bool:
     """Return whether the trainer refuses the call itself: a keyword that went, or a ``PeftModel`` beside ``peft_config``."""
     calls = (trainer, arguments) if arguments is not None else (trainer,)
-    refused = (refusal(call.callee, one.name, versions) for call in calls for one in call.arguments)
+    refused = (refusal(call.callee, one.name, versions) for call in calls for one in call.arguments if not one.name.isdigit())
     went = any(one is not None and one.library == "trl" for one in refused)
     adapters = model.adapters
     second = adapters is not None and adapters.by.span != trainer.span and trainer.value("peft_config") is not None

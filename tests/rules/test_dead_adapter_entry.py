@@ -7,6 +7,8 @@ import tiny
 from peft import LoraConfig, get_peft_model
 from script_cases import IMPORTS, LOADED, OLD, findings
 
+from kbitlint.api import check
+
 CODE = "KB590"
 LLAMA = LOADED.replace("org/base", "meta-llama/Llama-3.1-8B")
 VISION = IMPORTS + "from transformers import AutoModel, AutoModelForImageTextToText\n"
@@ -129,3 +131,14 @@ def test_peft_raises_or_leaves_out_as_the_rule_says():
     for config in refused:
         with pytest.raises(ValueError, match="not found"):
             get_peft_model(tiny.load(kind="none"), LoraConfig(**{"target_modules": ["q_proj"], **config}))
+
+
+def test_a_program_chooses_the_class_of_its_model_which_may_have_a_vision_tower(tmp_path):
+    path = tmp_path / "qlora.yml"
+    path.write_text(
+        "base_model: mistralai/Magistral-Small-2509\nload_in_4bit: true\nadapter: qlora\nmicro_batch_size: 1\n"
+        "datasets: [{path: d, type: chat_template}]\nsequence_len: 512\n"
+        "lora_target_modules: 'model.language_model.layers.[\\d]+.self_attn.(q|v)_proj'\n"
+    )
+
+    assert [one.message for one in check(str(path)).violations if one.code == CODE] == []

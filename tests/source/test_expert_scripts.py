@@ -266,7 +266,8 @@ FAULTS = {
 FAULTS["one call on two paths"] = FAULTS["one call on two paths"].replace("LoraConfig(r=8))\n", "LoraConfig(r=8))  #! KB401\n")
 
 CLEAN = {
-    "float16 for generation": "model = AutoPeftModelForCausalLM.from_pretrained('gemma-2b-mine', "
+    "float16 for generation": "from peft import AutoPeftModelForCausalLM\n"
+    "model = AutoPeftModelForCausalLM.from_pretrained('gemma-2b-mine', "
     "dtype=torch.float16)\npipe = pipeline('text-generation', model=model)\n",
     "a neutral argument of HQQ": "config = transformers.HqqConfig(nbits=4, quant_zero=False, quant_scale=False, axis=0)\n",
     "a model through an unknown function": "from lab import accelerator\n"

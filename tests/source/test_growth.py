@@ -123,7 +123,6 @@ def test_patterns_that_are_made_while_running_are_few_and_known():
         "kbitlint/lazy_patterns.py",
         "kbitlint/model/build/meta.py",
         "kbitlint/model/inputs/failure.py",
-        "kbitlint/model/layers/adapters.py",
         "kbitlint/rehearsal/stand_ins/rows.py",
         "kbitlint/runtime/patterns.py",
         "kbitlint/source/gitignore.py",

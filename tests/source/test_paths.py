@@ -115,9 +115,11 @@ def test_an_attribute_of_a_branch_that_is_not_followed_is_unknown():
 READ_THE_TEXT = (
     *("end_token_never_learned.py", "bindings.py", "data_flow.py", "data_contracts.py", "mapped_functions.py"),
     *("pad_tokens.py", "trainer_functions.py", "by_hand.py", "unfit_tokenizer.py", "removed_attributes.py"),
+    *("lost_settings.py", "literal_tokens.py", "literal_token.py", "collators.py", "rendered_texts.py"),
+    *("row_encodings.py", "row_uses.py", "row_contracts.py", "run_uses.py", "run_contracts.py", "trl_rows.py"),
 )
 #: files that ask about configurations, which have one path
-OF_PROGRAMS = ("axolotl.py", "axolotl_runs.py", "llamafactory.py", "swift.py")
+OF_PROGRAMS = ("formats.py", "axolotl.py", "axolotl_runs.py", "llamafactory.py", "swift.py")
 LEFT_OUT = {"keys.py", "inert.py", *READ_THE_TEXT, *OF_PROGRAMS}
 
 

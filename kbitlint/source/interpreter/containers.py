@@ -82,6 +82,7 @@ class Containers(Interpreter):
                 self.effort.spend(len(start.items) // _CHEAP)
                 made = dataclasses.replace(start, items=dict(start.items), complete=start.complete and arguments.complete)
             elif isinstance(start, Sequence):
+                self.effort.spend(len(start.values) // _CHEAP)
                 pairs = [one.values for one in start.values if isinstance(one, Sequence) and len(one.values) == _PAIR]
                 keys = [known_text(pair[0]) for pair in pairs]
                 for key, pair in zip(keys, pairs, strict=True):
@@ -174,6 +175,7 @@ class Containers(Interpreter):
             case "pop":
                 return owner.values.pop() if owner.values and not arguments.items and not self.loops else self._blurred(owner)
             case "remove" | "discard":
+                self.effort.spend(len(owner.values) // _CHEAP)
                 if not self.loops and given in owner.values and all(isinstance(one, Constant) for one in owner.values):
                     owner.values.remove(given)
                     return UNKNOWN
@@ -191,7 +193,7 @@ class Containers(Interpreter):
         else:
             self.effort.spend(len(added) // _CHEAP)
             owner.values += added
-        return self._blurred(owner) if self.loops and UNKNOWN not in owner.values else UNKNOWN
+        return self._blurred(owner) if self.loops and UNKNOWN not in owner.values[:_MOST] else UNKNOWN
 
     def _blurred(self, owner: Sequence) -> Object:
         """Note that a list may hold other items than those that are known."""

@@ -29,6 +29,8 @@ _ALWAYS = (
 )
 #: characters of the longest text that is followed
 _LONGEST = 4096
+#: parts of a text that are joined, and characters of the longest word that replaces another one
+_MOST_PARTS = 160
 #: Attributes of a model that are not its modules.
 _NO_PART = ("config", "generation_config", "device", "dtype", "hf_device_map", "name_or_path", "training", "peft_type")
 
@@ -132,17 +134,18 @@ def text_value(owner: Constant, name: str, arguments: Record) -> Object | None:
     given = [one.value for one in arguments.items.values()]
     values = [one.value for one in given if isinstance(one, Constant)]
     text = str(owner.value)
-    if name == "join" and len(given) == 1 and isinstance(given[0], Sequence):
-        parts = [part.value for part in given[0].values if isinstance(part, Constant) and isinstance(part.value, str)]
-        return _text(text.join(parts), owner) if len(parts) == len(given[0].values) else None
-    if len(values) != len(given) or not all(isinstance(value, str) for value in values):
+    if name == "join" and len(given) == 1 and isinstance(given[0], Sequence) and len(given[0].values) <= _MOST_PARTS:
+        parts = [part for part in given[0].values if isinstance(part, Constant) and isinstance(part.value, str)]
+        marked = next((part for part in parts if part.flag), owner)
+        return _text(text.join(str(part.value) for part in parts), marked) if len(parts) == len(given[0].values) else None
+    words = [value for value in values if isinstance(value, str) and len(value) <= _MOST_PARTS]
+    if len(words) != len(given) or len(text) > _LONGEST:
         return None
-    words = list(map(str, values))
     if name in ("upper", "strip", "lstrip", "rstrip", "title", "capitalize") and len(words) <= 1:
         return _text(getattr(text, name)(*(words if name.endswith("strip") else ())), owner)
     if name == "replace" and len(words) == 2:
         return _text(text.replace(words[0], words[1]), owner)
-    if name == "split" and len(words) <= 1 and "" not in words and len(text) <= _LONGEST:
+    if name == "split" and len(words) <= 1 and "" not in words and len(text) <= _LONGEST // 4:
         return Sequence([Constant(part, owner.flag) for part in text.split(words[0] if words else None)])
     return None
 

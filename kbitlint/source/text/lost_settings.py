@@ -40,8 +40,9 @@ def _rebound(block: list[ast.stmt]) -> Iterator[Lost]:
     made: dict[str, tuple[int, ast.Call]] = {}
     for statement in block:
         bound = _config(statement)
-        for name in [name for name in made if _mentions(bound[1] if bound is not None else statement, name)]:
-            del made[name]
+        read = bound[1] if bound is not None else statement
+        for name in {one.id for one in walk(read) if isinstance(one, ast.Name)} if made else ():
+            made.pop(name, None)
         if bound is None:
             continue
         name, call = bound

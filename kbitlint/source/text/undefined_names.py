@@ -31,6 +31,8 @@ _MODULES = frozenset(("torch", "transformers", "peft", "trl", "datasets", "bitsa
 #: signs that names come from elsewhere
 _ELSEWHERE = ("import *", "exec(", "globals()", "locals()", "%run", "runpy", "%store", "execfile", "builtins.")
 _LIBRARIES = ("transformers", "peft", "trl")
+_NAMED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler, ast.MatchAs, ast.MatchStar)
+_BINDING = (ast.arg, ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal, ast.MatchMapping, *_NAMED)
 
 
 def undefined_names(module: ast.Module, text: str) -> Iterator[tuple[str, int]]:
@@ -45,26 +47,34 @@ def undefined_names(module: ast.Module, text: str) -> Iterator[tuple[str, int]]:
         return
     if any(sign in text for sign in _ELSEWHERE):
         return
-    bound = set(dir(builtins)) | {name for node in nodes for name in _bound(node)}
+    bound = set(dir(builtins)) | {name for node in nodes if isinstance(node, _BINDING) for name in _bound(node)}
+    bound |= {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
+    missing = [name for node in nodes if isinstance(node, ast.Call) for name in _needed(node) if name.id not in bound]
+    missing += _modules(nodes, bound)
+    if not missing:
+        return
     expected = {id(inside) for node in nodes if isinstance(node, ast.Try) for one in node.body for inside in walk(one)}
     found: dict[str, int] = {}
-    for node in nodes:
-        for name in _needed(node):
-            if name.id not in bound and id(name) not in expected:
-                found[name.id] = min(name.lineno, found.get(name.id, name.lineno))
+    for name in missing:
+        if id(name) not in expected:
+            found[name.id] = min(name.lineno, found.get(name.id, name.lineno))
     yield from found.items()
 
 
-def _needed(node: ast.AST) -> Iterator[ast.Name]:
-    """Yield the names that a library's call needs.
+def _modules(nodes: list[ast.AST], bound: set[str]) -> Iterator[ast.Name]:
+    """Yield the modules of libraries that the file uses and does not import."""
+    wanted = _MODULES - bound
+    for node in nodes if wanted else ():
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in wanted:
+            yield node.value
+
+
+def _needed(node: ast.Call) -> Iterator[ast.Name]:
+    """Yield the names that a call needs.
 
     These are its function, if a library has one of this name, configs that the script makes, and objects whose attributes it
-    gets: ``LoraConfig(r=script_args.lora_r)``. A module of a library is needed wherever it is used.
+    gets: ``LoraConfig(r=script_args.lora_r)``.
     """
-    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in _MODULES:
-        yield node.value
-    if not isinstance(node, ast.Call):
-        return
     owner = node.func
     while isinstance(owner, ast.Attribute):
         owner = owner.value
@@ -80,16 +90,14 @@ def _needed(node: ast.AST) -> Iterator[ast.Name]:
 
 
 def _bound(node: ast.AST) -> Iterator[str]:
-    """Yield the names that a node binds, in whatever scope."""
-    if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-        yield node.id
-    elif isinstance(node, ast.arg):
+    """Yield the names that a node binds, in whatever scope; those of ``ast.Name`` are left out."""
+    if isinstance(node, ast.arg):
         yield node.arg
     elif isinstance(node, (ast.Import, ast.ImportFrom)):
         yield from (alias.asname or alias.name.partition(".")[0] for alias in node.names)
     elif isinstance(node, (ast.Global, ast.Nonlocal)):
         yield from node.names
-    elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler, ast.MatchAs, ast.MatchStar)):
+    elif isinstance(node, _NAMED):
         yield node.name or ""
     elif isinstance(node, ast.MatchMapping):
         yield node.rest or ""
