@@ -103,10 +103,10 @@ def _fix(source: SourceFacts, call: Call, refused: dict[Argument, Keyword]) -> F
     """Return the fix: new names, arguments that leave or move. Display only if the file does not show where to."""
     edits: list[Edit] = []
     titles, leaving, moving = [], [], []
-    misspelt = False
+    misspelt, known = False, [*names_of(call.callee, source.versions)]
     config = call.value("args")
     for argument, keyword in refused.items():
-        new = keyword.replacement or ("" if keyword.until or keyword.since else _meant(source, call, argument.name))
+        new = keyword.replacement or ("" if keyword.until or keyword.since else _meant(known, argument.name))
         place = _place(source, config, argument.name) if isinstance(config, Call) else ""
         if not source.writes(call, argument) and (not new or source.times(argument.name) > 1):
             continue  # the dict may be read elsewhere
@@ -129,10 +129,10 @@ def _fix(source: SourceFacts, call: Call, refused: dict[Argument, Keyword]) -> F
     return Fix(", ".join(titles), Safety.UNSAFE if moving or misspelt else Safety.SAFE, tuple(edits))
 
 
-def _meant(source: SourceFacts, call: Call, name: str) -> str:
+def _meant(known: list[str], name: str) -> str:
     import difflib  # only a finding needs it
 
-    close = difflib.get_close_matches(name, [*names_of(call.callee, source.versions)], 1, 0.85)
+    close = difflib.get_close_matches(name, known, 1, 0.85)
     return close[0] if close else ""
 
 
