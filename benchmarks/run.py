@@ -81,8 +81,22 @@ PARTS = {
     ),
     "verdicts": Part(
         "Every architecture of four mappings: verdicts against real training steps",
-        (("benchmarks.truth.real_steps", "--jobs", "2"), ("benchmarks.truth.verdicts", "--jobs", "2")),
+        (
+            ("benchmarks.truth.real_steps", "--task", "common", "--jobs", "2"),
+            ("benchmarks.truth.verdicts", "--task", "common", "--jobs", "2"),
+        ),
         kept=("truth.jsonl", "verdicts.jsonl"),
+    ),
+    "mappings": Part(
+        "Architectures of the other mappings: verdicts against real training steps",
+        (
+            ("benchmarks.truth.real_steps", "--task", "further", "--jobs", "2", "--out", "benchmarks/truth-further.jsonl"),
+            (
+                *("benchmarks.truth.verdicts", "--task", "further", "--jobs", "2"),
+                *("--real", "benchmarks/truth-further.jsonl", "--out", "benchmarks/verdicts-further.jsonl"),
+            ),
+        ),
+        kept=("truth-further.jsonl", "verdicts-further.jsonl"),
     ),
     "adapters": Part(
         "Every kind of adapter of PEFT, in every order of preparation",
@@ -252,9 +266,7 @@ def page(known: dict[str, Any], reasons: dict[str, Any]) -> Iterator[str]:
     for title, names in itertools.groupby((name for name in PARTS if name in known), lambda name: PARTS[name].title):
         shown = list(names)
         yield f"\n## {title}"
-        command = PARTS[shown[0]].commands[-1]
-        words = command if PARTS[shown[0]].needs == GPU else itertools.takewhile(lambda word: not word.startswith("-"), command)
-        yield f"\n`python -m {' '.join(words)}`\n"
+        yield f"\n`python -m benchmarks.run --only {shown[0] if len(shown) == 1 else ROBUSTNESS}`\n"
         yield "| | measured | goal | | on |"
         yield "|---|---:|---:|---|---|"
         for part in (known[name] for name in shown):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.guards import recasts
 from kbitlint.facts.source import Action
 from kbitlint.facts.training import Loop
 from kbitlint.facts.values import Call
@@ -27,7 +28,8 @@ class AdaptersUnfitForGradScaler(Rule):
     Reports float16 mixed precision (`fp16=True`, or a `GradScaler`) for a quantized model whose adapters are not
     float32. Three causes make adapters 16-bit: `half()`, `autocast_adapter_dtype=False`, and TRL trainers, which cast
     the adapters of every quantized model to bfloat16. A fourth concerns models that are not quantized as well:
-    `modules_to_save` copies the modules of a model in float16 as they are.
+    `modules_to_save` copies the modules of a model in float16 as they are. Where a callback of the file casts parameters to
+    float32, what TRL casts is not reported.
 
     Float16 adapters are an error: torch refuses to unscale their gradients on every device. Bfloat16 adapters are a
     warning: CUDA had no kernel to unscale them in the versions that were checked.
@@ -81,6 +83,8 @@ class AdaptersUnfitForGradScaler(Rule):
             arguments = trained.paths[0].arguments
             if since and refused_before(source.versions, trained.call, trained.models[0], arguments):
                 continue  # only a TRL that casts nothing takes the call
+            if since and recasts(source.text):
+                continue
             what = "the adapters are" if narrow else "what modules_to_save copies is"
             given = arguments.argument("fp16") if arguments is not None and not arguments.gives("bf16") else None
             edits = source.rename_argument(given, "bf16") if given is not None else ()

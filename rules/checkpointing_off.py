@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.upstream.families import facts_of
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from kbitlint.facts.source import SourceFacts
     from kbitlint.facts.values import Argument, Call
 
-#: billions of parameters of a model that common cards train without checkpointing
-_SMALL = 3.5
 _UNSUPPORTED = "does not support checkpointing"
 
 
@@ -32,8 +31,8 @@ class CheckpointingOff(Rule):
     and the training loop enables it, because that raises.
 
     In a script, FSDP runs and prefix-tuning adapters are not reported. It is an info there if the training arguments write
-    `gradient_checkpointing=False`, or if the checkpoint's name tells at most 3.5 billion parameters: the activations of such a
-    model fit on common cards.
+    `gradient_checkpointing=False` or the preparation `use_gradient_checkpointing=False`, or if the checkpoint's name tells at
+    most 3.5 billion parameters or a hidden size of at most 1600: such activations fit on common cards.
 
     ## Why is this bad?
 
@@ -120,7 +119,7 @@ class CheckpointingOff(Rule):
             if arguments is not None and arguments.complete and not arguments.gives("gradient_checkpointing"):
                 edits = source.set_value(arguments, "gradient_checkpointing", value=True)
             title = "enable it: gradient_checkpointing=True"
-            small = all(0 < _billions(model) <= _SMALL for model in trained.models)
+            small = all(map(_is_small, trained.models)) or _declines(source)
             chosen = _chosen(arguments) if arguments is not None else None
             yield self.violation(
                 f"checkpointing is off{trained.where}: every layer keeps its activations",
@@ -137,6 +136,10 @@ def _chosen(arguments: Call) -> Argument | None:
     return given if given is not None and given.value is False else None
 
 
-def _billions(model: ModelState) -> float:
-    """Return the billions of parameters that the name of a model's checkpoint tells; 0 if it tells none."""
-    return facts_of(model.load.value("pretrained_model_name_or_path")).billions if model.load is not None else 0.0
+def _declines(source: SourceFacts) -> bool:
+    """Return whether the script prepares the model without checkpointing on purpose."""
+    return any(call.value("use_gradient_checkpointing") is False for call, _ in source.steps_at(Action.PREPARE))
+
+
+def _is_small(model: ModelState) -> bool:
+    return model.load is not None and facts_of(model.load.value("pretrained_model_name_or_path")).is_small

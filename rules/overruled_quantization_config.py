@@ -70,6 +70,7 @@ class OverruledQuantizationConfig(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each config, or None, that is passed beside a stored config on every path."""
+        seen: set[tuple[int, object]] = set()
         for call, steps in source.steps_at(Action.LOAD):
             argument = call.argument("quantization_config")
             stored = steps[0].detail
@@ -82,6 +83,9 @@ class OverruledQuantizationConfig(Rule):
                 continue  # a caller, who passes another checkpoint, decides
             if source.dialect == "axolotl":
                 continue  # it builds its config from the stored one (src/axolotl/loaders/model.py)
+            if (argument.whole.line, outcome) in seen:
+                continue  # another load of the same arguments
+            seen.add((argument.whole.line, outcome))
             severity, consequence, what = outcome
             if source.dialect == "llamafactory":  # src/llamafactory/model/model_utils/quantization.py
                 what = "`quantization_bit` will not affect on the PTQ-quantized models"

@@ -105,7 +105,8 @@ class RefusedArguments(Rule):
             article = "an" if row.raises[0] in "AEIOU" else "a"
             what = f"{name} raises {article} {row.raises}{moment}: {message}"
         else:
-            what, severity, consequence = f"{name} ignores {row.drops}: {message}", Severity.WARNING, Consequence.TRAINS_WRONG
+            does = f"ignores {row.drops}" if row.drops else "warns"
+            what, severity, consequence = f"{name} {does}: {message}", Severity.WARNING, Consequence.TRAINS_WRONG
         return self.violation(
             what,
             where,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from kbitlint.facts.guards import chooses_by_version
 from kbitlint.facts.values import Span
 from kbitlint.rule import Meta, Rule
-from kbitlint.upstream.signatures.lookup import MOVED, removal
+from kbitlint.upstream.signatures.lookup import HOMES, MOVED, STRANGERS, removal
 from kbitlint.upstream.versions import declared, number, short
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 
 class RemovedName(Rule):
-    """An import of a name that the library no longer exports.
+    """An import of a name that the library does not export.
 
     ## What it does
 
     Compares what a file imports from transformers, TRL, PEFT and datasets with the names that earlier releases exported. An
-    error if the version that the project declares lacks the name, a warning if it declares none and the newest lacks it.
+    error if the version that the project declares lacks the name, a warning if it declares none and the newest lacks it. A name
+    that is another library's, as `SFTTrainer` imported from unsloth or `LoraConfig` from transformers, is an error.
 
     ## Why is this bad?
 
@@ -62,6 +63,9 @@ class RemovedName(Rule):
             return
         for full, local in source.imports:
             library, _, name = full.partition(".")
+            if library in STRANGERS and HOMES.get(name, library) != library:
+                yield self._misplaced(source, library, name, local)
+                continue
             until = removal(library, name)
             have = number(source.versions.get(library, ""))
             if not until or have < number(until) or full == "peft.prepare_model_for_int8_training":  # KB522's
@@ -80,10 +84,19 @@ class RemovedName(Rule):
                 fix=_fix(source, library, name),
             )
 
+    def _misplaced(self, source: SourceFacts, library: str, name: str, local: str) -> Violation:
+        return self.violation(
+            f"{library} exports no {name}, which is {HOMES[name]}'s: an ImportError",
+            source.at_line(source.line_of(local), name),
+            surface=Surface.SOURCE,
+            evidence={"name": name, "home": HOMES[name]},
+            fix=_fix(source, library, name),
+        )
+
 
 def _fix(source: SourceFacts, library: str, name: str) -> Fix:
     """Return the fix that imports the name from its new place; display only if it has none, or shares its statement."""
-    module, new = MOVED.get(name, ("", ""))
+    module, new = (HOMES[name], name) if HOMES.get(name, library) != library else MOVED.get(name, ("", ""))
     statement = f"from {library} import {name}"
     line = next((number for number, text in enumerate(source.own_text.split("\n"), 1) if text.rstrip() == statement), 0)
     if not module:

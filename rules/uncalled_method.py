@@ -25,11 +25,13 @@ class UncalledMethod(Rule):
     ## What it does
 
     Reports a statement that is the name of a method of a model, Trainer, optimizer, schedule or loss, without parentheses:
-    `trainer.train`, `optimizer.step`, `loss.backward`, `model.gradient_checkpointing_enable`, `model.save_pretrained`.
+    `trainer.train`, `optimizer.step`, `loss.backward`, `model.gradient_checkpointing_enable`, `model.save_pretrained`. Also
+    reports a method of a file or text that a call gets in place of its result: `json.loads(f.read)`.
 
     ## Why is this bad?
 
-    Python looks the method up and throws it away. Nothing is said, and nothing is trained, stepped, enabled or saved.
+    Python looks the method up and throws it away. Nothing is said, and nothing is trained, stepped, enabled or saved. A
+    function that takes a text raises a TypeError for the method.
 
     ## Example
 
@@ -59,19 +61,20 @@ class UncalledMethod(Rule):
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each method that is named and not called."""
         for fault in source.object_faults:
-            if fault.kind == "uncalled":
+            if fault.kind in ("uncalled", "passed"):
                 yield self._report(source, fault)
 
     def _report(self, source: SourceFacts, fault: ObjectFault) -> Violation:
+        passed = fault.kind == "passed"
         needed = fault.name in _NEEDED and not (fault.name == "train" and not fault.owner.endswith("Trainer"))
         at = source.text.find(fault.detail, fault.offset)
         edits = source.replace(Span(at, at + len(fault.detail), fault.line), f"{fault.detail}()") if at >= 0 else ()
         return self.violation(
-            f"{fault.detail} is named and not called, so it does nothing",
+            f"{fault.detail} is named and not called, so {'what takes its result raises' if passed else 'it does nothing'}",
             source.at_line(fault.line, fault.name),
             surface=Surface.SOURCE,
-            severity=None if needed else Severity.WARNING,
-            consequence=None if needed else Consequence.TRAINS_WRONG,
+            severity=None if needed or passed else Severity.WARNING,
+            consequence=Consequence.FAILS if passed else None if needed else Consequence.TRAINS_WRONG,
             evidence={"method": fault.name},
             fix=Fix("call it", Safety.UNSAFE if edits else Safety.DISPLAY, edits),
         )

@@ -20,7 +20,8 @@ class UndefinedName(Rule):
     ## What it does
 
     In a script that imports from transformers, PEFT or TRL by name, reports classes and functions of these libraries that it
-    calls and never imports, and names that it passes as `quantization_config` or `peft_config` and never assigns. Files with a
+    calls and never imports, and names that it passes as `quantization_config` or `peft_config` and never assigns. Also modules
+    that it uses and never imports, as `torch`, and objects that it never makes and whose attributes a config gets. Files with a
     star import, `exec`, `globals()` or `%run` are left out, and so are uses inside of a `try`.
 
     ## Why is this bad?

@@ -8,7 +8,7 @@ from kbitlint.facts.guards import chooses_by_version, has_unsloth, is_guarded
 from kbitlint.facts.passed import is_alias, passes
 from kbitlint.facts.values import Call
 from kbitlint.rule import Meta, Rule
-from kbitlint.upstream.signatures.lookup import load_refusal, names_of, refusal
+from kbitlint.upstream.signatures.lookup import load_refusal, names_of, raises_under_unsloth, refusal
 from kbitlint.violation import Consequence, Edit, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class UnknownKeyword(Rule):
             given = [one for one in call.arguments if passes(source, call, one)]
             refused = {one: found for one in given if (found := _lack(source, call, one.name)) is not None}
             if refused and call.callee.startswith("trl.") and has_unsloth(source.text):
-                continue  # unsloth/trainer.py renames keywords of TRL's trainers, and moves them to the config
+                refused = {one: found for one, found in refused.items() if raises_under_unsloth(call.callee, found)}
             named = call in source.base_calls or source.names_class(call) or is_alias(source, call)
             if not refused or not named or is_guarded(source.text, call.span.start, ("TypeError",)):
                 continue
@@ -103,10 +103,17 @@ def _fix(source: SourceFacts, call: Call, refused: dict[Argument, Keyword]) -> F
     """Return the fix: new names, arguments that leave or move. Display only if the file does not show where to."""
     edits: list[Edit] = []
     titles, leaving, moving = [], [], []
+<<<<<<< HEAD
     misspelt, few = False, len(refused) <= len([*names_of(call.callee, source.versions)])
     config = call.value("args")
     for argument, keyword in refused.items():
         new = keyword.replacement or ("" if keyword.until or keyword.since or not few else _meant(source, call, argument.name))
+=======
+    misspelt, known = False, [*names_of(call.callee, source.versions)]
+    config = call.value("args")
+    for argument, keyword in refused.items():
+        new = keyword.replacement or ("" if keyword.until or keyword.since else _meant(known, argument.name))
+>>>>>>> prec
         place = _place(source, config, argument.name) if isinstance(config, Call) else ""
         if not source.writes(call, argument) and (not new or source.times(argument.name) > 1):
             continue  # the dict may be read elsewhere
@@ -129,10 +136,10 @@ def _fix(source: SourceFacts, call: Call, refused: dict[Argument, Keyword]) -> F
     return Fix(", ".join(titles), Safety.UNSAFE if moving or misspelt else Safety.SAFE, tuple(edits))
 
 
-def _meant(source: SourceFacts, call: Call, name: str) -> str:
+def _meant(known: list[str], name: str) -> str:
     import difflib  # only a finding needs it
 
-    close = difflib.get_close_matches(name, [*names_of(call.callee, source.versions)], 1, 0.85)
+    close = difflib.get_close_matches(name, known, 1, 0.85)
     return close[0] if close else ""
 
 

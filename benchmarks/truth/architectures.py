@@ -42,6 +42,13 @@ def _task(auto: str) -> str:
 
 #: task -> the Auto class whose mapping lists its architectures
 TASKS = COMMON | _further()
+#: the groups in which tasks are measured: those of most fine-tuning, and all others
+GROUPS = {"common": tuple(COMMON), "further": tuple(name for name in TASKS if name not in COMMON)}
+
+
+def tasks_of(name: str | None) -> tuple[str, ...]:
+    """Return the tasks that a name on the command line means: a group, one task, or all of them without a name."""
+    return tuple(TASKS) if name is None else GROUPS.get(name, (name,))
 
 
 @functools.cache

@@ -43,7 +43,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from benchmarks.truth.architectures import TASKS, architectures, build
+from benchmarks.truth.architectures import GROUPS, TASKS, architectures, build, tasks_of
 from benchmarks.truth.preparations import PREPARATIONS, Preparation, experts_in, quantization, with_lora
 from kbitlint.errors import KbitlintError
 from kbitlint.model.batch import loss_of, training_batch
@@ -263,10 +263,7 @@ def results(out: Path) -> dict[Key, dict[str, Any]]:
 def pairs(task: str | None, only: list[str], sample: int | None, seed: int) -> list[tuple[str, str]]:
     """Return the chosen (task, model type) pairs, or a random sample of them."""
     wanted = [
-        (name, model_type)
-        for name in ([task] if task else TASKS)
-        for model_type in architectures(name)
-        if not only or model_type in only
+        (name, model_type) for name in tasks_of(task) for model_type in architectures(name) if not only or model_type in only
     ]
     if sample is None or sample >= len(wanted):
         return wanted
@@ -380,7 +377,7 @@ def _column(name: str, line: dict[str, Any]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "truth.jsonl", help="the results file")
-    parser.add_argument("--task", choices=TASKS, help="one task only")
+    parser.add_argument("--task", choices=(*GROUPS, *TASKS), help="one task only, or the tasks of a group")
     parser.add_argument("--only", action="append", default=[], metavar="TYPE", help="this model type only; repeatable")
     parser.add_argument("--sample", type=int, metavar="N", help="this many architectures, drawn at random")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sample")

@@ -27,7 +27,7 @@ import transformers
 
 from benchmarks.goals import Goal, leave
 from benchmarks.truth import real_steps
-from benchmarks.truth.architectures import TASKS, config_for, model_class
+from benchmarks.truth.architectures import GROUPS, TASKS, config_for, model_class, tasks_of
 from benchmarks.truth.preparations import PREPARATIONS, Preparation, quantization, with_lora
 from kbitlint import engine, registry
 from kbitlint.context import TrainingContext
@@ -249,7 +249,7 @@ def main() -> int:
     parser.add_argument("--real", type=Path, default=Path(__file__).parents[1] / "truth.jsonl", help="what real_steps wrote")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "verdicts.jsonl", help="the verdicts")
     parser.add_argument("--json", type=Path, help="also write the goals there")
-    parser.add_argument("--task", choices=TASKS, help="one task only")
+    parser.add_argument("--task", choices=(*GROUPS, *TASKS), help="one task only, or the tasks of a group")
     parser.add_argument("--only", action="append", default=[], metavar="TYPE", help="this model type only; repeatable")
     parser.add_argument("--redo", action="store_true", help="ask again for what the file has already")
     parser.add_argument("--jobs", type=int, default=1, help="models at a time")
@@ -260,7 +260,7 @@ def main() -> int:
     real = {
         key: line
         for key, line in real_steps.results(options.real).items()
-        if (not options.task or key[0] == options.task) and (not options.only or key[1] in options.only)
+        if key[0] in tasks_of(options.task) and (not options.only or key[1] in options.only)
     }
     known = {} if options.redo else real_steps.results(options.out)
     todo: dict[tuple[str, str], list[str]] = {}

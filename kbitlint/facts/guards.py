@@ -19,6 +19,16 @@ _READ = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?!\w)(?![ \t]*=(?!=))")
 PROSE = re.compile(r"(\"\"\"|\'\'\').*?\1|#[^\n]*", re.DOTALL)
 
 
+#: a callback of the file, and a cast of parameters in place to float32
+_CALLBACK = re.compile(r"class \w{1,80}\([\w. ,]{0,80}TrainerCallback\)")
+_CASTS = re.compile(r"\.data ?= ?[\w.]{1,60}\.(?:float\(\)|to\((?:dtype ?= ?)?torch\.float(?:32)?\))")
+
+
+def recasts(text: str) -> bool:
+    """Return whether a callback of the file may cast what a trainer cast: the file casts parameters to float32 in place."""
+    return _CALLBACK.search(text) is not None and _CASTS.search(text) is not None
+
+
 @functools.cache
 def _choice() -> re.Pattern[str]:
     """Return the pattern of comparisons of versions, and of questions for the parameters of a function."""

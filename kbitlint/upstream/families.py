@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from kbitlint.upstream.family import Family
 
 _SIZE = re.compile(r"(?<!\d)(?:\d{1,4}x\d{1,4}(?:\.\d{1,4})?b|\d{1,4}(?:\.\d{1,4})?[bmk])")
+#: billions of parameters of a model that common cards train without checkpointing, and the hidden size up to which a model is
+#: one whose name tells no number of parameters: DistilBERT, GPT-2
+_SMALL, _NARROW = 3.5, 1600
 _DTYPES = ("", "bfloat16", "float16", "float32")
 _NAMED = re.compile(r"(bf16|bfloat16)|(fp16|float16|f16)|(fp32|float32)")
 
@@ -49,6 +52,11 @@ class Known:
     def overflows(self) -> bool:
         """Return whether the checkpoint's activations are known to leave the range of float16."""
         return self.family is not None and self.family.overflows
+
+    @property
+    def is_small(self) -> bool:
+        """Return whether common cards hold the model's activations, as far as its name or config.json tells."""
+        return 0 < self.billions <= _SMALL or (not self.billions and 0 < self.hidden <= _NARROW)
 
 
 def _normal(name: str) -> str:

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 TRAINING = (Action.PREPARE, Action.ATTACH, Action.TRAINER)
 #: calls of a script that only generates text with a model
 _GENERATES = re.compile(r"\bpipeline\(|\.generate\(")
-#: cards without bfloat16, of Turing, Volta and Pascal, and cards that have it
-_OLDER = re.compile(r"(?<![A-Za-z0-9])(?:T4|V100|P100|P40|RTX ?20[678]0|2080 ?Ti|Turing|Volta|Pascal)(?![A-Za-z0-9])")
+#: cards without bfloat16, of Turing, Volta and Pascal, places that lend such cards for nothing, and cards that have it
+_OLDER = re.compile(
+    r"(?<![A-Za-z0-9])(?:T4|V100|P100|P40|RTX ?20[678]0|2080 ?Ti|GTX ?1[06][0-9]0(?: ?Ti)?|Turing|Volta|Pascal"
+    r"|[Kk]aggle|Colab \(?[Ff]ree|[Ff]ree[- ]tier Colab|[Ff]ree Colab)(?![A-Za-z0-9])"
+)
 _NEWER = re.compile(r"(?<![A-Za-z0-9])(?:A100|H100|H200|B200|L4|L40S?|A10G?|A40|A6000|[34]090|Ampere|Hopper)(?![A-Za-z0-9])")
 
 

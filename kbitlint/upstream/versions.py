@@ -1,4 +1,4 @@
-"""Library versions of a script: pinned ones, else those installed with kbitlint, else the newest modelled ones."""
+"""Library versions of a script: pinned ones, else those that fit beside them: the installed or the newest modelled ones."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def installed() -> Mapping[str, str]:
 
 #: a requirement, as pip, conda (``trl=0.8``) and Poetry (``trl = "^0.8"``) write it
 _REQUIREMENT = re.compile(
-    r"(?<![\w-])(transformers|peft|trl|deepspeed|accelerate|datasets)"
+    r"(?<![\w-])(transformers|peft|trl|deepspeed|accelerate|datasets|unsloth|huggingface[-_]hub)"
     r"(?:[ \t]?\[[\w,-]{0,80}\])?(?:[ \t]?\(|[ \t]?=[ \t]?[\"'](?=[\^~<>=]))?"
     r"((?:[ \t]{0,2}(?:==|~=|<=|>=|!=|[<>^~]|=(?=\d))[ \t]{0,2}\d[\w.]{0,40}(?:\.\*)?(?:[ \t]{0,2},)?)+)"
 )
@@ -63,7 +63,7 @@ _PIN_FILES = ("requirements*.txt", "pyproject.toml", "setup.cfg", "setup.py", "e
 #: the metadata of an unpacked wheel; a folder with several of them holds many packages, and none of them speaks for a script
 _METADATA = "*.dist-info/METADATA"
 _OWN = re.compile(r"\AMetadata-Version:.*?^Name: (\w+)\s+^Version: (\d[\d.]*)", re.DOTALL | re.MULTILINE)
-_LAST_BEFORE = {("transformers", 5): "4.57.1", ("peft", 1): "0.21.2", ("trl", 1): "0.29.0"}
+_LAST_BEFORE = {("transformers", 5): "4.57.1", ("peft", 1): "0.21.2", ("trl", 1): "0.29.0", ("huggingface_hub", 1): "0.36.2"}
 
 
 class Versions(dict[str, str]):
@@ -80,7 +80,8 @@ def bounds_in(text: str) -> tuple[dict[str, str], dict[str, str]]:
     """
     newest: dict[str, str] = {}
     lowest: dict[str, str] = {}
-    for package, bounds in _REQUIREMENT.findall(text):
+    for name, bounds in _REQUIREMENT.findall(text):
+        package = name.replace("-", "_")
         for sign, version in _BOUND.findall(bounds):
             parts = number(version)
             if not parts:
@@ -137,13 +138,28 @@ def pinned(folder: Path) -> tuple[Mapping[str, str], Mapping[str, str]]:
 
 
 def versions_for(path: Path, text: str) -> Versions:
-    """Return the versions of a script: pinned by it, else by its project, else installed, else the newest modelled ones."""
+    """Return the versions of a script: pinned by it or its project, else the installed or newest ones that fit beside these."""
     project, floors = pinned(path.resolve().parent)
     own, lowest = bounds_in(_said(text)) if _REQUIREMENT.search(text) else ({}, {})
-    chosen = {**project, **own}
-    found = Versions({**installed(), **chosen})
-    found.declared = {**floors, **lowest, **chosen}
+    pins, least = {**project, **own}, {**floors, **lowest}
+    chosen = {name: version for name, version in pins.items() if name in NEWEST}
+    found = Versions({**installed(), **_fitting(pins, least), **chosen})
+    found.declared = {**least, **chosen}
     return found
+
+
+def _fitting(pins: Mapping[str, str], least: Mapping[str, str]) -> dict[str, str]:
+    """Return the versions that pip chooses beside pinned ones, where these exclude the installed versions."""
+    if not pins:
+        return {}
+    from kbitlint.upstream.resolution import fitting  # most scripts pin nothing
+
+    found = fitting(_numbers(pins), _numbers(least))
+    return {name: version for name, version in found if number(version) < number(installed()[name])}
+
+
+def _numbers(versions: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
+    return {name: number(version) for name, version in versions.items()}
 
 
 def _said(text: str) -> str:

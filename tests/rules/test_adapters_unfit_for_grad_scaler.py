@@ -96,3 +96,20 @@ model.add_adapter(LoraConfig(target_modules=["to_q"]))
     model = tiny.load("llama", kind="none", dtype=torch.float16)
     model.add_adapter(LoraConfig(target_modules=["q_proj"]))
     assert {p.dtype for name, p in model.named_parameters() if "lora_" in name} == {torch.float16}
+
+
+CALLBACK = """
+from transformers import TrainerCallback
+class Recast(TrainerCallback):
+    def on_step_begin(self, args, state, control, model=None, **kwargs):
+        for one in model.parameters():
+            if one.requires_grad:
+                one.data = one.data.to(torch.{})
+"""
+
+
+def test_a_callback_that_casts_the_adapters_back_leaves_no_bfloat16():
+    trained = SFT.replace("peft_config", "callbacks=[Recast()], peft_config")
+
+    assert findings("KB120", CALLBACK.format("float32") + LOADED + trained) == []
+    assert len(findings("KB120", CALLBACK.format("bfloat16") + LOADED + trained)) == 1

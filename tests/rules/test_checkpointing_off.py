@@ -3,7 +3,7 @@ from __future__ import annotations
 import peft
 import pytest
 import tiny
-from script_cases import ADAPTED, LOADED, LOOP, RECIPE, TRAINED, findings, fixed_text, flagged_lines
+from script_cases import ADAPTED, LOADED, LOOP, PREPARED, RECIPE, TRAINED, findings, fixed_text, flagged_lines
 
 import kbitlint
 from kbitlint.context import Checkpointing, TrainingContext
@@ -163,8 +163,16 @@ def test_the_option_that_quantizes_is_in_the_message():
 
 
 @pytest.mark.parametrize(
-    ("name", "severity"), [("facebook/opt-1.3b", "info"), ("org/model-7b", "warning"), ("org/base", "warning")]
+    ("name", "severity"),
+    [("facebook/opt-1.3b", "info"), ("distilbert-base-uncased", "info"), ("org/model-7b", "warning"), ("org/base", "warning")],
 )
 def test_a_small_model_fits_without_checkpointing(name, severity):
     body = (LOADED + ADAPTED + TRAINED).replace("org/base", name)
     assert [one[0] for one in findings(CODE, body)] == [severity]
+
+
+def test_a_preparation_without_checkpointing_is_a_choice():
+    prepared = PREPARED.replace("model, ", "model, use_gradient_checkpointing=False, ")
+    script = LOADED + prepared + ADAPTED + "Trainer(model=model, args=TrainingArguments('out')).train()\n"
+
+    assert [severity for severity, *_ in findings("KB402", script)] == ["info"]

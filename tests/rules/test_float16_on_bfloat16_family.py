@@ -96,6 +96,8 @@ def test_the_arguments_of_one_model_are_one_violation(tmp_path):
     [
         pytest.param("# for the free T4\n" + HALVES, "info", id="a card without bfloat16"),
         pytest.param("# V100, 32 GB\n" + HALVES, "info", id="another"),
+        pytest.param("# GTX 1650 safe\n" + HALVES, "info", id="a card of Turing without tensor cores"),
+        pytest.param("# 2 GPUs of Kaggle\n" + HALVES, "info", id="a place that lends such cards"),
         pytest.param("# for the free T4, or an A100\n" + HALVES, "warning", id="a card with bfloat16, too"),
         pytest.param("# T4\n" + GEMMA, "warning", id="a family that overflows"),
         pytest.param("name = 'T45'\n" + HALVES, "warning", id="another word"),
@@ -122,3 +124,23 @@ def test_a_notebook_names_its_card_in_words_or_metadata(cells, metadata):
 
     assert severities(cells, metadata) == ["info"]
     assert severities([], {}) == ["warning"]
+
+
+SWITCH = """
+import argparse
+parser = argparse.ArgumentParser()
+parser.add_argument("--bf16", action="{}", default={})
+given = parser.parse_args()
+kind = torch.bfloat16 if given.bf16 else torch.float16
+bnb = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=kind)
+model = AutoModelForCausalLM.from_pretrained("meta-llama/Llama-3.1-8B", quantization_config=bnb)
+model = prepare_model_for_kbit_training(model)
+"""
+
+
+@pytest.mark.parametrize(
+    ("action", "default", "lines"),
+    [("store_true", True, 0), ("store_true", False, 1), ("store_false", False, 1), ("store_false", True, 1)],
+)
+def test_a_switch_that_has_the_value_which_it_sets_is_no_choice(action, default, lines):
+    assert len(findings("KB121", SWITCH.format(action, default))) == lines

@@ -216,3 +216,11 @@ def test_what_a_publisher_stores_in_another_method_refuses_the_config(name, stor
     assert [(one, text) for one, _, text in findings("KB526", script)] == ([("error", message)] if stored else [])
     assert findings("KB526", script.replace(ARGUMENT, "quantization_config=Mxfp4Config()")) == [] or stored != "mxfp4"
     assert findings("KB526", script.replace(f"{ARGUMENT}, ", "")) == []
+
+
+def test_a_load_that_is_tried_again_with_the_same_arguments_is_one_violation(tmp_path):
+    given = 'options = {"quantization_config": bnb, "dtype": torch.bfloat16}\n'
+    load = 'AutoModelForCausalLM.from_pretrained("org/base", **options)\n'
+    script = LOADED.partition("model = ")[0] + given + f"try:\n    model = {load}except TypeError:\n    model = {load}"
+
+    assert len(codes(tmp_path, {"quantization_config": BNB}, script)) == 1

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 
 import pytest
 from script_cases import IMPORTS, OLD, RECIPE, findings, fixed_text
 
+from kbitlint.upstream.signatures.lookup import HOMES, STRANGERS
 from kbitlint.upstream.versions import Versions, installed, number
 
 newest = pytest.mark.skipif(number(installed()["trl"]) < (1, 16), reason="older versions export other names")
@@ -67,3 +69,20 @@ def test_a_name_in_a_longer_import_is_by_hand(tmp_path):
     body = "from trl import ORPOConfig, ORPOTrainer\n" + RECIPE
 
     assert fixed_text("KB544", body, tmp_path) == body
+
+
+def test_a_name_of_another_library_is_an_error():
+    assert said("from unsloth import FastLanguageModel, SFTTrainer\n" + RECIPE) == [
+        ("error", "unsloth exports no SFTTrainer, which is trl's: an ImportError")
+    ]
+    assert said("from transformers import LoraConfig\n" + RECIPE) == [
+        ("error", "transformers exports no LoraConfig, which is peft's: an ImportError")
+    ]
+
+
+@newest
+@pytest.mark.parametrize("library", sorted(STRANGERS - {"unsloth"}))
+def test_the_libraries_export_their_own_names_only(library):
+    module = importlib.import_module(library)
+
+    assert {name for name in HOMES if hasattr(module, name)} == {name for name, home in HOMES.items() if home == library}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from script_cases import ADAPTED, LOADED, LOOP, PREPARED, findings, fixed_text
 
@@ -28,8 +30,31 @@ def test_a_method_that_is_named_alone(body, severity, statement):
 
 
 @pytest.mark.parametrize(
+    "statement",
+    [
+        "with open('t.json') as f:\n    rows = json.loads(f.read)\n",
+        "f = open('t.json')\nrows = len(f.readlines)\n",
+        "text = '1'\nrows = int(text.strip)\n",
+    ],
+)
+def test_a_method_that_is_passed_in_place_of_its_result(statement, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.json").write_text("[1]")
+    with pytest.raises(TypeError):
+        exec(statement, {"json": json})  # noqa: S102  # what Python does with it
+    fixed = fixed_text(CODE, statement + MADE, tmp_path).removesuffix(MADE)
+    names = {"json": json}
+    exec(fixed, names)  # noqa: S102
+
+    assert names["rows"] in ([1], 1)
+
+
+@pytest.mark.parametrize(
     "body",
     [
+        "with open('t') as f:\n    parts = list(iter(f.read, ''))\n" + MADE,
+        "with open('t') as f:\n    rows = json.loads(f.read())\n" + MADE,
+        "size = int(limits.read)\nlow = len(limits.read)\n" + MADE,
         MADE + TRAINER + "trainer.train()\n",
         MADE + TRAINER + "run = trainer.train\nrun()\n",
         MADE + TRAINER + "trainer.state\nmodel.config\n" + "splits.train\n",

@@ -22,6 +22,8 @@ MADE = "bnb = BitsAndBytesConfig(load_in_4bit=True)\n"
             "BitsAndBytesConfig",
         ),
         (IMPORTS + MADE + LOAD.format("bnb") + "trainer = SFTTrainer(model=model, peft_config=lora)\n", "SFTTrainer"),
+        (IMPORTS + "kind = torch.bfloat16\n" + MADE + LOAD.format("bnb"), "torch"),
+        (IMPORTS + "bnb = BitsAndBytesConfig(load_in_4bit=settings.packed)\n" + LOAD.format("bnb"), "settings"),
         (IMPORTS + MADE + "def load():\n    return PeftModel.from_pretrained(model, 'a')\nload()\n", "PeftModel"),
     ],
 )
@@ -47,6 +49,15 @@ def test_a_name_that_nothing_binds_is_a_name_error(body, name):
         IMPORTS + "try:\n    " + LOAD.format("bnb") + "except NameError:\n    pass\n",
         IMPORTS + "def f():\n    global bnb\n    bnb = None\nf()\n" + LOAD.format("bnb"),
         LOAD.format("bnb"),
+        IMPORTS + "import torch.nn as nn, torch.utils.data\nkind = torch.bfloat16\n" + MADE + LOAD.format("bnb"),
+        IMPORTS
+        + "def made(settings):\n    return BitsAndBytesConfig(load_in_4bit=settings.packed)\n"
+        + MADE
+        + LOAD.format("bnb"),
+        IMPORTS
+        + "with open('s') as settings:\n    bnb = BitsAndBytesConfig(load_in_4bit=settings.closed)\n"
+        + MADE
+        + LOAD.format("bnb"),
     ],
 )
 def test_a_name_that_something_binds_or_may_bind_is_clean(body):

@@ -32,6 +32,7 @@ STOPPING = "from transformers import DataCollatorWithPadding, EarlyStoppingCallb
         (LOADED + "model = get_peft_model(model, {'r': 8})\n", "peft_config of get_peft_model is a dict"),
         (LOADED + "model = PeftModel.from_pretrained(model, LoraConfig(r=8))\n", "model_id of PeftModel.from_pretrained"),
         (MADE + TOKENIZER + "model.generate(tok('a', return_tensors='pt'))\n", "is a BatchEncoding"),
+        (MADE + TOKENIZER + "ids = tok.apply_chat_template(rows)\nmodel.generate(input_ids=ids)\n", "is a BatchEncoding"),
         (MADE + TOKENIZER + "model(tok.batch_decode(ids))\n", "is a list"),
         (
             LOADED
@@ -142,3 +143,19 @@ def test_a_list_of_rows_is_taken_before_trl_1_10_and_with_unsloth():
 
     assert findings(CODE, body, versions={**NEWEST, "trl": "1.9.0"}) == []
     assert findings(CODE, "from unsloth import FastLanguageModel\n" + body) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "versions"),
+    [
+        ("tok.apply_chat_template(rows, return_dict=False)", NEWEST),
+        ("tok.apply_chat_template(rows, tokenize=False)", NEWEST),
+        ("tok.apply_chat_template(rows)['input_ids']", NEWEST),
+        ("tok.apply_chat_template(rows).input_ids", NEWEST),
+        ("tok.apply_chat_template(rows)", {**NEWEST, "transformers": "4.57.1"}),
+    ],
+)
+def test_what_a_chat_template_makes_depends_on_its_arguments_and_version(given, versions):
+    body = MADE + TOKENIZER + f"ids = {given}\nmodel.generate(input_ids=ids)\n"
+
+    assert findings(CODE, body, versions=versions) == []

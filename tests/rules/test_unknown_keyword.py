@@ -42,7 +42,9 @@ def test_a_keyword_of_older_versions_is_a_warning_without_a_declared_version():
 
 def test_it_is_an_error_if_the_project_declares_a_version_that_refuses_it():
     assert said(OF_2024, versions=declaring(trl="0.24.0")) == [("error", REFUSED)]
-    assert said(OF_2024, versions=declaring(trl="0.8.6", transformers="4.40.2")) == []
+    old = declaring(trl="0.8.6", transformers="4.40.2")
+    assert said(OF_2024.replace(" dtype=", " torch_dtype="), versions=old) == []
+    assert said(OF_2024, versions=old) == [("error", "from_pretrained takes no dtype (up to transformers 4.55): a TypeError")]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,7 @@ def test_requirements_beside_the_script_decide(tmp_path, pins, severity):
     (tmp_path / ".git").mkdir()
     (tmp_path / "requirements.txt").write_text(pins)
     path = tmp_path / "train.py"
-    path.write_text(IMPORTS + OF_2024)
+    path.write_text(IMPORTS + OF_2024.replace(" dtype=", " torch_dtype="))
 
     found = run((find("KB543"),), documents.read(path, path.name).facts, TrainingContext())[0].violations
 
@@ -210,3 +212,19 @@ def test_a_question_for_the_version_of_torch_says_nothing_of_the_other_libraries
     body = f"args = TrainingArguments('out', evaluation_strategy='no')\n{asked}"
 
     assert len(findings("KB543", body)) == 1
+
+
+def test_a_native_family_takes_no_former_keyword_where_remote_code_is_trusted():
+    load = "AutoModelForCausalLM.from_pretrained('{}', trust_remote_code=True, use_auth_token=True)\n"
+    refused = [("warning", "from_pretrained takes no use_auth_token (since transformers 5.0): a TypeError")]
+
+    assert said(load.format("meta-llama/Llama-2-7b-hf")) == refused
+    assert said(load.format("org/own-model")) == []  # its code may take any
+
+
+def test_unsloth_moves_former_keywords_and_passes_on_those_that_no_version_took():
+    trained = "from unsloth import FastLanguageModel\nfrom trl import DPOTrainer\n"
+    trained += "DPOTrainer(model, {}args=args, train_dataset=data).train()\n"
+
+    assert said(trained.format("beta=0.1, tokenizer=tok, ")) == []
+    assert said(trained.format("model_ref=None, beta=0.1, ")) == [("error", "DPOTrainer takes no model_ref: a TypeError")]

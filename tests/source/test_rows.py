@@ -12,8 +12,10 @@ import tokenizers
 import torch
 import transformers
 
+from kbitlint.source.text.bindings import Bindings
 from kbitlint.source.text.data_flow import data_uses
 from kbitlint.source.text.row_functions import RowFunction
+from kbitlint.source.text.row_sets import RowSets
 from kbitlint.upstream.data_contracts import FORWARD
 
 START = """\
@@ -342,6 +344,31 @@ def test_what_one_path_of_a_function_does_is_not_certain():
     found = RowFunction(None, module.body[0], batched=False).result([])
 
     assert (set(found.columns), found.closed) == ({"input_ids"}, False)
+
+
+@pytest.mark.parametrize(
+    ("step", "columns"),
+    [
+        ("remove_columns(['b'])", {"a"}),
+        ("rename_column('b', 'd')", {"a"}),
+        ("rename_column('a', 'd')", {"d"}),
+        ("select_columns(['a', 'b'])", {"a"}),
+        ("map(lambda one: {'d': one['b']})", {"a", "d"}),
+        ("map(lambda one: {'d': 1}, remove_columns=['b'])", {"a", "d"}),
+        ("with_format('torch', columns=['b'])", {"b"}),
+        ("with_format('torch')", {"a", "b"}),
+        ("shuffle(seed=1).remove_columns('b')", {"a"}),
+    ],
+)
+def test_a_format_hides_columns_from_rows_and_from_no_method(step, columns):
+    made = "from datasets import Dataset\ndata = Dataset.from_list([{'a': 1, 'b': 2}] * 4)\n"
+    made += "data.set_format('torch', columns=['a'])\n"
+    module = ast.parse(made + f"data = data.{step}\nlast = data\n")
+    sets, real = RowSets(Bindings(module)), {}
+    exec(compile(module, "script.py", "exec"), real)  # noqa: S102  # what the library does with the same calls
+
+    assert set(sets.of(module.body[-1].value).columns) == set(real["data"][0]) == columns
+    assert sets.faults == []
 
 
 ROWS = datasets.Dataset.from_list([{"input_ids": [1, 2, 3]}, {"input_ids": [1, 2]}])

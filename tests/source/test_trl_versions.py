@@ -39,7 +39,10 @@ def test_the_newest_row_is_what_the_installed_trl_does():
 
 
 def codes(script, trl_version):
-    read = document(IMPORTS + script, versions={**NEWEST, "trl": trl_version, "transformers": "4.45.0", "peft": "0.10.0"})
+    read = document(
+        IMPORTS + script.replace(" dtype=", " torch_dtype="),
+        versions={**NEWEST, "trl": trl_version, "transformers": "4.45.0", "peft": "0.10.0"},
+    )
     return sorted(v.code for v in run(all_rules(), read.facts, TrainingContext())[0].violations)
 
 

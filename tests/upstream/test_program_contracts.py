@@ -27,6 +27,11 @@ CASES = {
         f"{AXOLOTL}selective_checkpointing: true\nactivation_offloading: hidden_states\n",
         "error",
     ),
+    "axolotl: packing without an attention that separates samples": (
+        f"{AXOLOTL}sample_packing: true\nflash_attention: false\n",
+        f"{AXOLOTL}sample_packing: true\nattn_implementation: sdpa\n",
+        "warning",
+    ),
     "axolotl: options of 4 bits for 8 bits": (
         f"{EIGHT}bnb_config_kwargs:\n  llm_int8_threshold: 4.0\n",
         f"{AXOLOTL}bnb_config_kwargs:\n  bnb_4bit_use_double_quant: true\n",

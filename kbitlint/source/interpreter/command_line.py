@@ -104,8 +104,9 @@ class CommandLine(Interpreter):
             names = [known_text(given.value) for key, given in arguments.items.items() if key.isdigit()]
             flag = next((text for text in names if text and text.startswith("--")), names[0] if names else None)
             dest = known_text(arguments.get("dest")) or (flag or "").lstrip("-").replace("-", "_")
-            switch = "action" in arguments.items
             default = arguments.items.get("default")
+            fixed = _is_fixed(arguments)
+            switch = "action" in arguments.items and not fixed
             typed = "".join(ast.unparse(item.value) for item in node.keywords if item.arg == "type")
             if default is not None and typed not in ("", "str") and known_text(default.value) is not None:
                 default = None  # argparse converts the text
@@ -113,7 +114,7 @@ class CommandLine(Interpreter):
                 value = default.value if default is not None and not switch else UNKNOWN
                 if arguments.get("required") == Constant(value=True) and not {"type", "action", "nargs"} & set(arguments.items):
                     value = TEXT
-                value = self._launched(node, dest, _optional(value, dest))
+                value = value if fixed else self._launched(node, dest, _optional(value, dest))
                 owner.items[f"--{dest}"] = Entry(value, arguments.span, arguments.span)
                 if switch or arguments.get("type") == Symbol("bool"):
                     owner.switches |= {dest}
@@ -205,6 +206,13 @@ class CommandLine(Interpreter):
         if first is not None:
             nowhere = Span(0, 0, 1)
             self.run(function, Record(items={first: Entry(Sequence(nets), nowhere, nowhere)}))
+
+
+def _is_fixed(arguments: Record) -> bool:
+    """Return whether a switch has the value by default that it would set, so that no command changes it."""
+    sets = {"store_true": True, "store_false": False}
+    action = known_text(arguments.get("action"))
+    return action in sets and arguments.get("default") == Constant(value=sets[action])
 
 
 def _optional(default: Object, name: str) -> Object:

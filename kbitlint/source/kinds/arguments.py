@@ -6,6 +6,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.object_faults import ObjectFault
+from kbitlint.source.kinds.kind import Kind
 from kbitlint.source.kinds.partners import partner_faults
 from kbitlint.upstream.objects.lookup import parameters, refused_argument, required
 from kbitlint.upstream.objects.takes import refuses, refuses_arguments
@@ -15,12 +16,12 @@ from kbitlint.upstream.versions import number
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kbitlint.source.kinds.kind import Kind
 
 ENCODING = "transformers.BatchEncoding"
 _LIBRARIES = frozenset(("transformers", "peft", "trl", "datasets", "accelerate"))
 #: what a model cannot take for its token ids
 _NO_TENSOR = {ENCODING: "a BatchEncoding", "list": "a list", "str": "a text"}
+_YES = ast.Constant(value=True)
 #: parameters that must be an object
 _NEEDED = frozenset(("model", "train_dataset", "peft_config"))
 
@@ -122,6 +123,25 @@ class ArgumentFaults:
                 node,
                 detail=f"is {_NO_TENSOR[kind.name]}, and token ids must be a tensor",
             )
+
+    def encoding(self, node: ast.Call, named: Mapping[str | None, Kind | None]) -> None:
+        """Note an encoding that ``generate`` gets by name as its token ids: it has no ``shape``, an AttributeError."""
+        for name in ("input_ids", "inputs"):
+            given = named.get(name)
+            if given is not None and given.name == ENCODING:
+                code = next(ast.unparse(one.value) for one in node.keywords if one.arg == name)
+                detail = f"is {_NO_TENSOR[ENCODING]}, and token ids must be a tensor"
+                self.report("class", "generate", code, node, detail=detail)
+
+    def chat_encoding(self, node: ast.Call) -> Kind | None:
+        """Return the encoding that ``apply_chat_template`` makes of tokens since transformers 5; None if it may be another."""
+        given = {one.arg: one.value for one in node.keywords}
+        plain = all(isinstance(given.get(name, _YES), ast.Constant) for name in ("tokenize", "return_dict"))
+        if None in given or not plain or len(node.args) != 1 or number(self.versions.get("transformers", "")) < (5,):
+            return None
+        told = [ast.literal_eval(given.get(name, _YES)) for name in ("tokenize", "return_dict")]
+        tensors = ("tensors",) if "return_tensors" in given else ()
+        return Kind(ENCODING, source="apply_chat_template", keys=tensors, line=node.lineno) if told == [True, True] else None
 
 
 def canonical(source: str) -> str:

@@ -139,7 +139,7 @@ class CallFaults(ArgumentFaults):
         if owner.name == "accelerate.Accelerator" and method in ("prepare", "unwrap_model"):
             return self._prepared(method, node, places)
         if owner.name == TOKENIZER and method == "apply_chat_template":
-            return chat_text(owner, node)
+            return chat_text(owner, node) or self.chat_encoding(node)
         if method in PURE.get(owner.name, ()):
             self._pure[id(node)] = owner.name, method
         return self._result(owner, method, node, places, named)
@@ -200,6 +200,7 @@ class CallFaults(ArgumentFaults):
 
     def _generation(self, node: ast.Call, places: list[Kind | None], named: Mapping[str | None, Kind | None]) -> None:
         self.tensor(node, places, "generate")
+        self.encoding(node, named)
         given = named.get(None)
         if given is not None and given.marked("right"):
             self.report("right", "generate", "padding_side", node, at=given.marked("right"))

@@ -125,6 +125,27 @@ class RowSet:
     """Whether a format makes tensors of the columns."""
     item: str = ""
     """The kind of a row that is no dict: ``tuple``."""
+    stored: RowSet | None = None
+    """All rows as they are stored, where a format shows some of their columns; None where it shows all."""
+
+    @property
+    def whole(self) -> RowSet:
+        """Return the rows with the columns that a format hides; methods that name columns look there."""
+        return self.stored or self
+
+    def viewed(self, whole: RowSet, names: Mapping[str, str] | None = None, made: Iterable[str] = ()) -> RowSet:
+        """Return other stored rows under the format of these ones, which stays (``transmit_format`` of datasets).
+
+        Args:
+            whole: The stored rows.
+            names: Former name -> new name of each column that was renamed.
+            made: The new columns, which the format shows.
+        """
+        if self.stored is None:
+            return whole
+        shown = {(names or {}).get(name, name) for name in self.columns} | set(made)
+        columns = {name: one for name, one in whole.columns.items() if name in shown}
+        return RowSet(columns, tensors=self.tensors, stored=whole)
 
 
 def item(value: Form, *, many: bool) -> Form:

@@ -170,12 +170,12 @@ class RowSets:
             return None
         self._absent(owner, call, named[0])
         if last(call) == "select_columns":
-            return RowSet({one: owner.columns.get(one, UNKNOWN) for one in named[0]})
-        return less(owner, *named)
+            return owner.viewed(RowSet({one: owner.whole.columns.get(one, UNKNOWN) for one in named[0]}))
+        return owner.viewed(less(owner.whole, *named))
 
     def _absent(self, owner: RowSet, call: ast.Call, named: frozenset[str]) -> None:
         """Note columns that a call names and its data set certainly lacks."""
-        gone = sorted(named - set(owner.columns)) if not owner.opens else []
+        gone = sorted(named - set(owner.whole.columns)) if not owner.whole.opens else []
         if gone and id(call) not in self._names.uncertain:
             self.faults.append(DataUse("column absent", call.lineno, gone[0]))
 
@@ -189,12 +189,11 @@ class RowSets:
         if not pairs or not all(isinstance(one, ast.Constant) for one in pairs.values()):
             return None
         self._absent(owner, call, frozenset(pairs))
-        new = {
-            str(one.value): owner.columns.get(old, NUMBER if old == "label" else UNKNOWN)
-            for old, one in pairs.items()
-            if isinstance(one, ast.Constant)
-        }
-        return RowSet({**{name: one for name, one in owner.columns.items() if name not in pairs}, **new}, owner.opens)
+        whole = owner.whole
+        names = {old: str(one.value) for old, one in pairs.items() if isinstance(one, ast.Constant)}
+        new = {name: whole.columns.get(old, NUMBER if old == "label" else UNKNOWN) for old, name in names.items()}
+        kept = {name: one for name, one in whole.columns.items() if name not in pairs}
+        return owner.viewed(RowSet({**kept, **new}, whole.opens), names)
 
     def _columns(self, node: ast.expr | None) -> tuple[frozenset[str], frozenset[int]] | None:
         """Return (columns, sources of all further ones) that an expression names; None if it is not certain."""
@@ -205,7 +204,7 @@ class RowSets:
             value = value.func.value if isinstance(value.func, ast.Attribute) else value.args[0] if value.args else None
         if isinstance(value, ast.Attribute) and value.attr in ("column_names", "features"):
             owner = self.of(value.value, line if isinstance(node, ast.Name) else 0)
-            return (frozenset(owner.columns), owner.opens) if owner is not None else None
+            return (frozenset(owner.whole.columns), owner.whole.opens) if owner is not None else None
         texts = value.elts if isinstance(value, (ast.List, ast.Tuple)) else [value]
         found = [one.value for one in texts if isinstance(one, ast.Constant) and isinstance(one.value, str)]
         return (frozenset(found), frozenset()) if len(found) == len(texts) else None
@@ -222,12 +221,13 @@ class RowSets:
         asked = keyword(call, "columns") or (call.args[1] if len(call.args) > 1 else None)
         tensors = is_constant(keyword(call, "type") or given, "torch") or owner.tensors
         if asked is None or keyword(call, "output_all_columns") is not None:
-            return RowSet(owner.columns, owner.opens, owner.transform, owner.needs, tensors=tensors)
+            return RowSet(owner.whole.columns, owner.whole.opens, owner.transform, owner.needs, tensors=tensors)
         named = self._columns(asked)
         if named is None or named[1]:
             return None
         self._absent(owner, call, named[0])
-        return RowSet({one: owner.columns.get(one, UNKNOWN) for one in named[0]}, tensors=tensors)
+        shown = {one: owner.whole.columns.get(one, UNKNOWN) for one in named[0]}
+        return RowSet(shown, tensors=tensors, stored=owner.whole)
 
     def _applied(self, owner: RowSet, function: Def, *, batched: bool) -> tuple[RowFunction, Form]:
         body = RowFunction(self._names, function, batched=batched)
@@ -244,7 +244,8 @@ class RowSets:
             return self._names.function(made.args[0])
         return self._names.function(node)
 
-    def _mapped(self, owner: RowSet, call: ast.Call) -> RowSet | None:
+    def _mapped(self, shown: RowSet, call: ast.Call) -> RowSet | None:
+        owner = shown.whole  # a function reads the columns that a format hides as well
         batched, gone = keyword(call, "batched"), keyword(call, "remove_columns")
         function = self._function(call.args[0] if call.args else keyword(call, "function"))
         plain = not is_open(call) and keyword(call, "input_columns") is None and len(call.args) <= 1
@@ -263,7 +264,7 @@ class RowSets:
             self.faults += (
                 [DataUse("rows not returned", body.stores[0], getattr(function, "name", "it"))] if body.stores else []
             )
-            return less(owner, *named)
+            return shown.viewed(less(owner, *named))
         if made.kind != "rows":
             return RowSet({}, frozenset((id(call),)))
         if "input_ids" in made.columns and "input_ids" not in owner.columns and body.read:
@@ -278,7 +279,7 @@ class RowSets:
         )  # a row that is returned
         columns = {name: item(one, many=many) for name, one in made.columns.items() if name in kept or name not in named[0]}
         opens = left.opens if made.closed or made.single else left.opens | {id(call)}
-        return RowSet({**left.columns, **columns}, opens)
+        return shown.viewed(RowSet({**left.columns, **columns}, opens), made=set(columns) - set(owner.columns))
 
     def _counted(self, left: RowSet, made: Form, call: ast.Call) -> None:
         """Note a batch that becomes more or fewer rows, beside a column that keeps its number."""

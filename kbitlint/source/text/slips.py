@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.object_faults import ObjectFault
+from kbitlint.source.text.passed_methods import SIGNS, passed_methods
 from kbitlint.source.text.undefined_names import undefined_names
 
 if TYPE_CHECKING:
-    import ast
     from collections.abc import Iterator
 
 
@@ -21,6 +22,10 @@ def slips(module: ast.Module, text: str) -> Iterator[ObjectFault]:
     lines = text.split("\n")
     for name, line in undefined_names(module, text):
         yield ObjectFault("undefined", "", name, line, _start(lines, line))
+    if any(sign in text for sign in SIGNS):
+        for method in passed_methods(module):
+            start = _start(lines, method.lineno)
+            yield ObjectFault("passed", "", method.attr, method.lineno, start, detail=ast.unparse(method))
     if "Config(" in text or "Arguments(" in text:
         from kbitlint.source.text.lost_settings import lost_settings  # scripts that make configs
 

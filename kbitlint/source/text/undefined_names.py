@@ -26,6 +26,8 @@ _IMPORTED = frozenset(
 )
 #: arguments whose value a script makes itself
 _MADE = frozenset(("quantization_config", "peft_config"))
+#: modules that scripts use by the name under which they import them
+_MODULES = frozenset(("torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "bnb", "accelerate", "np", "pd"))
 #: signs that names come from elsewhere
 _ELSEWHERE = ("import *", "exec(", "globals()", "locals()", "%run", "runpy", "%store", "execfile", "builtins.")
 _LIBRARIES = ("transformers", "peft", "trl")
@@ -48,6 +50,7 @@ def undefined_names(module: ast.Module, text: str) -> Iterator[tuple[str, int]]:
     bound = set(dir(builtins)) | {name for node in nodes if isinstance(node, _BINDING) for name in _bound(node)}
     bound |= {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
     missing = [name for node in nodes if isinstance(node, ast.Call) for name in _needed(node) if name.id not in bound]
+    missing += _modules(nodes, bound)
     if not missing:
         return
     expected = {id(inside) for node in nodes if isinstance(node, ast.Try) for one in node.body for inside in walk(one)}
@@ -58,18 +61,32 @@ def undefined_names(module: ast.Module, text: str) -> Iterator[tuple[str, int]]:
     yield from found.items()
 
 
+def _modules(nodes: list[ast.AST], bound: set[str]) -> Iterator[ast.Name]:
+    """Yield the modules of libraries that the file uses and does not import."""
+    wanted = _MODULES - bound
+    for node in nodes if wanted else ():
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in wanted:
+            yield node.value
+
+
 def _needed(node: ast.Call) -> Iterator[ast.Name]:
-    """Yield the names that a call needs: its function, if a library has one of this name, and configs that the script makes."""
+    """Yield the names that a call needs.
+
+    These are its function, if a library has one of this name, configs that the script makes, and objects whose attributes it
+    gets: ``LoraConfig(r=script_args.lora_r)``.
+    """
     owner = node.func
     while isinstance(owner, ast.Attribute):
         owner = owner.value
     if isinstance(owner, ast.Name) and owner.id in _IMPORTED:
         yield owner
-    if last_name(node.func) != "from_pretrained" and not last_name(node.func).endswith("Trainer"):
+    if last_name(node.func) != "from_pretrained" and not last_name(node.func).endswith(("Trainer", "Config", "Arguments")):
         return
     for given in node.keywords:
         if given.arg in _MADE and isinstance(given.value, ast.Name):
             yield given.value
+        elif isinstance(given.value, ast.Attribute) and isinstance(given.value.value, ast.Name):
+            yield given.value.value
 
 
 def _bound(node: ast.AST) -> Iterator[str]:

@@ -216,6 +216,12 @@ _SYSTEM = (
         "scaling_softmax and not flex_attention and attn_implementation != 'flex_attention'",
         "scaling_softmax requires flex attention",
     ),
+    Contract(
+        TRAIN,
+        f"sample_packing and not rl and attn_implementation is None and not {_OLD_ATTENTION} and not gemma4_hybrid_attn_impl",
+        "`sample_packing` without an attention backend does not handle cross-sample decontamination",
+        "",
+    ),
     refused("batch_flattening is True and sample_packing", "batch_flattening not compatible with sample_packing"),
     *(
         row

@@ -31,7 +31,7 @@ class Contract:
     message: str
     """The library's own message, shortened to the part without values."""
     raises: str = "ValueError"
-    """The exception; empty if the library ignores ``drops``."""
+    """The exception; empty if the library ignores ``drops``, or only warns where it is empty."""
     drops: str = ""
     """The argument that is ignored, or whose removal lifts the refusal; empty if there is no single one.
 

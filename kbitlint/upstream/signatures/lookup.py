@@ -152,6 +152,17 @@ _ALIEN = frozenset(
 )
 
 
+#: the last version of transformers whose ``from_pretrained`` takes ``torch_dtype`` only
+_WITHOUT_DTYPE = "4.55.4"
+
+
+def _is_own(call: Call) -> bool:
+    """Return whether a checkpoint's name tells a family whose class is transformers' own, and no code of the checkpoint."""
+    from kbitlint.upstream.families import facts_of  # only loads with trust_remote_code need it
+
+    return facts_of(call.value("pretrained_model_name_or_path")).model_type != ""
+
+
 def load_refusal(call: Call, name: str, versions: Mapping[str, str]) -> Keyword | None:
     """Return the keyword that ``from_pretrained`` of a model passes to a class that does not take it; None if it may take it.
 
@@ -159,12 +170,24 @@ def load_refusal(call: Call, name: str, versions: Mapping[str, str]) -> Keyword 
     """
     cls = call.callee.rpartition(".from_pretrained")[0]
     model = cls.startswith("transformers.") and ("AutoModel" in cls or "For" in cls)
-    if not model or call.value("trust_remote_code") not in (None, False):
+    if not model or (call.value("trust_remote_code") not in (None, False) and not _is_own(call)):
         return None
+    if name == "dtype" and number(versions.get("transformers", NEWEST["transformers"])) <= number(_WITHOUT_DTYPE):
+        return Keyword("transformers", name, "", _WITHOUT_DTYPE, "torch_dtype")
     until, new, inert = _WENT.get(name, ("", "", ()))
     if until and number(versions.get("transformers", NEWEST["transformers"])) >= number(until):
         return Keyword("transformers", name, until, "", new, inert)
     return Keyword("transformers", name) if name in _ALIEN else None
+
+
+def raises_under_unsloth(callee: str, keyword: Keyword) -> bool:
+    """Return whether unsloth passes a keyword on, with which the trainer raises. Unsloth drops those of configs.
+
+    It moves what TRL's trainers and configs take or took (``_route_unknown_trainer_kwargs`` of unsloth 2026.10).
+    """
+    trainer = callee.endswith("Trainer") and not (keyword.until or keyword.since or keyword.replacement)
+    field = refusal(f"{callee.removesuffix('Trainer')}Config", keyword.name, {}) if trainer else None
+    return field is not None and not (field.until or field.since or field.replacement)
 
 
 def _kinds(end: str) -> tuple[str, ...]:
@@ -210,6 +233,20 @@ def _removed(library: str) -> Mapping[str, str]:
     rows: Mapping[str, str] = importlib.import_module(f"kbitlint.upstream.signatures.{library}").REMOVED
     return {name: version for version, names in rows.items() for name in names.split()}
 
+
+#: library -> names that scripts import from it, and that no other one of these libraries exports
+_HOMES: Mapping[str, str] = {
+    "trl": "SFTTrainer SFTConfig DPOTrainer DPOConfig GRPOTrainer GRPOConfig KTOTrainer KTOConfig RewardTrainer RewardConfig",
+    "peft": "LoraConfig PeftModel get_peft_model prepare_model_for_kbit_training AutoPeftModelForCausalLM TaskType",
+    "transformers": (
+        "AutoModelForCausalLM AutoTokenizer TrainingArguments Trainer BitsAndBytesConfig DataCollatorForLanguageModeling "
+        "DataCollatorForSeq2Seq Seq2SeqTrainer Seq2SeqTrainingArguments"
+    ),
+    "datasets": "load_dataset load_from_disk DatasetDict concatenate_datasets",
+}
+HOMES: Mapping[str, str] = {name: library for library, names in _HOMES.items() for name in names.split()}
+#: libraries from which scripts import such a name by mistake; unsloth 2026.10 exports none of them (``__all__`` of its modules)
+STRANGERS = frozenset((*_HOMES, "unsloth"))
 
 #: a name that a library no longer exports -> (module, name) of its successor
 MOVED: Mapping[str, tuple[str, str]] = {
