@@ -103,17 +103,10 @@ def _fix(source: SourceFacts, call: Call, refused: dict[Argument, Keyword]) -> F
     """Return the fix: new names, arguments that leave or move. Display only if the file does not show where to."""
     edits: list[Edit] = []
     titles, leaving, moving = [], [], []
-<<<<<<< HEAD
-    misspelt, few = False, len(refused) <= len([*names_of(call.callee, source.versions)])
-    config = call.value("args")
-    for argument, keyword in refused.items():
-        new = keyword.replacement or ("" if keyword.until or keyword.since or not few else _meant(source, call, argument.name))
-=======
     misspelt, known = False, [*names_of(call.callee, source.versions)]
     config = call.value("args")
     for argument, keyword in refused.items():
         new = keyword.replacement or ("" if keyword.until or keyword.since else _meant(known, argument.name))
->>>>>>> prec
         place = _place(source, config, argument.name) if isinstance(config, Call) else ""
         if not source.writes(call, argument) and (not new or source.times(argument.name) > 1):
             continue  # the dict may be read elsewhere
