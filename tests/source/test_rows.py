@@ -117,6 +117,30 @@ BY_ONE = "args = TrainingArguments('o', per_device_train_batch_size=1)\n"
 
 LOOP = "from torch.utils.data import DataLoader\nloader = DataLoader(data, batch_size=4{})\n"
 EACH_ROW = "data = data.map(lambda one: tokenizer(one['text']{}){})\n"
+OBJECT = """\
+class Rows:
+    def __init__(self):
+        self.words = AutoTokenizer.from_pretrained("m")
+        self.words.padding_side = "{}"
+    def __call__(self, one):
+        made = self.words(one["prompt"] + one["answer"], padding="max_length", max_length=64)
+        count = len(self.words(one["prompt"])["input_ids"])
+        labels = list(made["input_ids"])
+        labels[:count] = [-100] * count
+        made["labels"] = labels
+        return made
+data = data.map(Rows(), remove_columns=["prompt", "answer"])
+"""
+GEMMA = """\
+from transformers import Gemma3ForConditionalGeneration
+from peft import get_peft_model
+model = Gemma3ForConditionalGeneration.from_pretrained("m")
+model = get_peft_model(model, config)
+def collate(rows):
+    ids = [one["input_ids"] for one in rows]
+    return {{"input_ids": stack(ids), "labels": stack(ids){}}}
+Trainer(model=model, args=args, train_dataset=data, data_collator=collate).train()
+"""
 BUILD = """\
 class Build:
     def build(self):
@@ -195,6 +219,8 @@ PAIRS = {
         4,
         CHARACTERS.format(EACH.format("len(tokenizer.encode(prompt))")) + SEQ,
     ),
+    "prompt-behind-padding-of-an-object": (OBJECT.format("left") + PLAIN, "mask on padding", 9, OBJECT.format("right") + PLAIN),
+    "no-token-types": (GEMMA.format(""), "no token types", 7, GEMMA.format(", 'token_type_ids': stack(types)")),
     "prompt-behind-padding": (LEFT.format("left") + PLAIN, "mask on padding", 6, LEFT.format("right") + PLAIN),
     "shifted-by-hand": (
         ANSWER.replace("[-100] * len(prompt) + answer}", "prompt[1:] + [-100]}") + SEQ,
@@ -208,7 +234,7 @@ PAIRS = {
         6,
         CHUNKS.format(", remove_columns=['text']") + PLAIN,
     ),
-    "tensors-of-one-row": (CLASS.format("", ITEM) + PLAIN, "tensors in rows", 9, CLASS.format(".squeeze(0)", ITEM) + PLAIN),
+    "tensors-of-one-row": (CLASS.format("", ITEM) + PLAIN, "tensors in rows", 5, CLASS.format(".squeeze(0)", ITEM) + PLAIN),
     "tuples": (CLASS.format("[0]", "ids, ids") + PLAIN, "rows as tuples", 9, CLASS.format("[0]", ITEM) + PLAIN),
     "no-length": (
         CLASS.format("[0]", ITEM).replace("__len__", "size") + PLAIN,
@@ -298,7 +324,7 @@ PAIRS = {
         FRAME.format(".map(lambda one: tokenizer(one['text']))") + CAUSAL,
     ),
     "a-split-that-is-not-loaded": (FILES.format("train") + CAUSAL, "split absent", 1, FILES.format("test") + CAUSAL),
-    "a-list-of-tensors": (LISTED.format(", return_tensors='pt'") + CAUSAL, "tensors in rows", 4, LISTED.format("") + CAUSAL),
+    "a-list-of-tensors": (LISTED.format(", return_tensors='pt'") + CAUSAL, "tensors in rows", 3, LISTED.format("") + CAUSAL),
     "a-function-over-lines": (PASSED + PAD, "labels of unequal length", 11, PASSED + SEQ),
     "two-names-at-once": (
         PASSED.replace("data = make(", "data, more = make(").replace("tokenizer)\n#", "tokenizer), 1\n#") + PAD,
