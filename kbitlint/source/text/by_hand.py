@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.object_faults import ObjectFault
@@ -45,7 +46,7 @@ def by_hand(module: ast.Module, text: str, launch: Launch | None) -> Iterator[Ob
         *(_unasked(calls, text, launch) if launch is not None else ()),
         *schedules(module),
     ):
-        yield ObjectFault(kind, "", name, line, starts[line - 1], detail=detail)
+        yield _at_launch(ObjectFault(kind, "", name, line, starts[line - 1], detail=detail), launch)
 
 
 def _latents(calls: list[ast.Call], text: str) -> Iterator[_Found]:
@@ -142,6 +143,16 @@ def _unasked(calls: list[ast.Call], text: str, launch: Launch) -> Iterator[_Foun
         for call in calls:
             if last_name(call.func) == "get_peft_config":
                 yield "unasked", "get_peft_config", call.lineno, f"--{bits}"
+
+
+def _at_launch(fault: ObjectFault, launch: Launch | None) -> ObjectFault:
+    """Return a fault of an option at the place where the launch passes it, if a file beside the script does."""
+    if fault.kind != "unasked" or launch is None or launch.script is None:
+        return fault
+    from kbitlint.source.launches import written_options  # only a finding needs it
+
+    file, line = written_options(launch.script).get(fault.detail.lstrip("-"), ("", fault.line))
+    return dataclasses.replace(fault, file=file, line=line)
 
 
 def _keyword(call: ast.Call, name: str) -> ast.expr | None:
