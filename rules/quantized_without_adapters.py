@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.object_faults import place
 from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule
 from kbitlint.upstream.quantization import method_named
@@ -97,7 +96,7 @@ class QuantizedWithoutAdapters(Rule):
             if fault.kind == "unasked":
                 yield self.violation(
                     f"the launch passes {fault.detail} without --use_peft, so {fault.name} returns None, and Trainer refuses",
-                    place(source, fault, "peft_config"),
+                    source.at_fault(fault, "peft_config"),
                     surface=Surface.SOURCE,
                     evidence={"flag": fault.detail},
                     fix=Fix("launch it with --use_peft", Safety.DISPLAY),

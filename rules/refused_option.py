@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.object_faults import place
 from kbitlint.rule import Meta, Rule
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
@@ -70,7 +69,7 @@ class RefusedOption(Rule):
             sure = not fault.version and not fault.file.rpartition("/")[2].startswith("README")
             yield self.violation(
                 f"the script has no option {fault.name}: {fault.owner} {_REFUSES[fault.owner]}",
-                place(source, fault, fault.detail),
+                source.at_fault(fault, fault.detail),
                 surface=Surface.SOURCE,
                 severity=Severity.ERROR if sure else Severity.WARNING,
                 consequence=None if sure else Consequence.OUTDATED,

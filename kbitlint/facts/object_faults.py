@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kbitlint.lazy_dataclass import dataclass
-from kbitlint.violation import Location
-
-if TYPE_CHECKING:
-    from kbitlint.facts.source import SourceFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +26,3 @@ class ObjectFault:
     """What the use leads to."""
     file: str = ""
     """The file with the line, relative to the folder of the script; empty for the script itself."""
-
-
-def place(source: SourceFacts, fault: ObjectFault, what: str) -> Location:
-    """Return the location of a fault: in the script, or in the file beside it that launches it."""
-    if not fault.file:
-        return source.at_line(fault.line, what)
-    folder, slash, _ = source.file.rpartition("/")
-    return Location(what, f"{folder}{slash}{fault.file}", fault.line)

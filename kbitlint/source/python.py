@@ -52,6 +52,7 @@ _BY_HAND = (
     "CompletionOnlyLM",
     "get_peft_config(",
     "configure_optimizers",
+    "modules_to_save=",
 )
 #: signs of a script whose objects are followed
 _USES = ("Trainer(", "backward(", "from_pretrained(")

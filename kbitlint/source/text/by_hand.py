@@ -45,6 +45,7 @@ def by_hand(module: ast.Module, text: str, launch: Launch | None) -> Iterator[Ob
         *_unwritten(module, calls),
         *(_unasked(calls, text, launch) if launch is not None else ()),
         *schedules(module),
+        *(_copies(module, calls) if "modules_to_save=" in text else ()),
     ):
         yield _at_launch(ObjectFault(kind, "", name, line, starts[line - 1], detail=detail), launch)
 
@@ -153,6 +154,32 @@ def _at_launch(fault: ObjectFault, launch: Launch | None) -> ObjectFault:
 
     file, line = written_options(launch.script).get(fault.detail.lstrip("-"), ("", fault.line))
     return dataclasses.replace(fault, file=file, line=line)
+
+
+def _copies(module: ast.Module, calls: list[ast.Call]) -> Iterator[_Found]:
+    """Yield each module to save whose path a script builds around its name: ``f"layers.{i}.mlp.gate_proj"``."""
+    for call in calls:
+        given = _keyword(call, "modules_to_save")
+        if given is None or isinstance(given, ast.Constant) or not last_name(call.func).endswith("Config"):
+            continue
+        made = _held(module, given)
+        parts = made.elts if isinstance(made, ast.List) else [made.elt] if isinstance(made, ast.ListComp) else []
+        for one in parts:
+            end = _text(one.values[-1]) if isinstance(one, ast.JoinedStr) else ""
+            if "." in end:
+                yield "copied", end.rpartition(".")[2], call.lineno, ""
+
+
+def _held(module: ast.Module, node: ast.expr) -> ast.expr:
+    """Return the value of a name that a module binds once, or of the one ``return`` of a function of it that is called."""
+    if isinstance(node, ast.Name):
+        bound = [one.value for one in walk(module) if isinstance(one, ast.Assign) and ast.unparse(one.targets[0]) == node.id]
+        return bound[0] if len(bound) == 1 else node
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+        return node
+    functions = [one for one in walk(module) if isinstance(one, ast.FunctionDef) and one.name == node.func.id]
+    results = [one.value for function in functions for one in walk(function) if isinstance(one, ast.Return)]
+    return results[0] if len(functions) == 1 and len(results) == 1 and results[0] is not None else node
 
 
 def _keyword(call: ast.Call, name: str) -> ast.expr | None:
