@@ -52,6 +52,10 @@ class Launch:
     """The options that one of the commands gives at least."""
     script: Path | None = field(default=None, compare=False)
 
+    def written(self) -> Mapping[str, tuple[str, int]]:
+        """Return (file, line) of each option that a file beside the script passes to it; see ``written_options``."""
+        return written_options(self.script) if self.script is not None else {}
+
 
 def launch_of(script: Path, notes: str = "") -> Launch | None:
     """Return how the files beside a script, or its own comments, launch it; None if no command names it.

@@ -219,6 +219,13 @@ PAIRS = {
         4,
         CHARACTERS.format(EACH.format("len(tokenizer.encode(prompt))")) + SEQ,
     ),
+    "a-text-that-is-not-removed": (
+        EACH_ROW.format("", "") + LOOP.format(", collate_fn=DataCollatorForSeq2Seq(tokenizer)"),
+        "texts in batches",
+        3,
+        EACH_ROW.format("", ", remove_columns=data.column_names")
+        + LOOP.format(", collate_fn=DataCollatorForSeq2Seq(tokenizer)"),
+    ),
     "prompt-behind-padding-of-an-object": (OBJECT.format("left") + PLAIN, "mask on padding", 9, OBJECT.format("right") + PLAIN),
     "no-token-types": (GEMMA.format(""), "no token types", 7, GEMMA.format(", 'token_type_ids': stack(types)")),
     "prompt-behind-padding": (LEFT.format("left") + PLAIN, "mask on padding", 6, LEFT.format("right") + PLAIN),

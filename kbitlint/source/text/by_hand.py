@@ -148,11 +148,9 @@ def _unasked(calls: list[ast.Call], text: str, launch: Launch) -> Iterator[_Foun
 
 def _at_launch(fault: ObjectFault, launch: Launch | None) -> ObjectFault:
     """Return a fault of an option at the place where the launch passes it, if a file beside the script does."""
-    if fault.kind != "unasked" or launch is None or launch.script is None:
+    if fault.kind != "unasked" or launch is None:
         return fault
-    from kbitlint.source.launches import written_options  # only a finding needs it
-
-    file, line = written_options(launch.script).get(fault.detail.lstrip("-"), ("", fault.line))
+    file, line = launch.written().get(fault.detail.lstrip("-"), ("", fault.line))
     return dataclasses.replace(fault, file=file, line=line)
 
 

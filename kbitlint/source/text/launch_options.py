@@ -38,7 +38,7 @@ def refused_options(module: ast.Module, text: str, launch: Launch, versions: Map
         launch: How the files beside it launch it.
         versions: The versions of the libraries.
     """
-    if launch.script is None or not launch.named or any(one in text for one in _OPENS):
+    if not launch.named or any(one in text for one in _OPENS):
         return
     names = Bindings(module)
     parsers = [call for call in names.calls if last(call) in _PARSERS]
@@ -50,9 +50,7 @@ def refused_options(module: ast.Module, text: str, launch: Launch, versions: Map
     lacking = {name for name in launch.named if not any(one.startswith(name) for one in taken) and not _negates(name, taken)}
     if not lacking - set(_OWN):
         return
-    from kbitlint.source.launches import written_options  # only an option that is not known needs it
-
-    written = written_options(launch.script)
+    written = launch.written()
     found: dict[str, list[tuple[int, str]]] = {}
     for name in sorted(lacking - set(_OWN)):
         if name in written:

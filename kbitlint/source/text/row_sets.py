@@ -257,7 +257,8 @@ class RowSets:
         if "input_ids" in made.columns and "input_ids" not in owner.columns and body.read:
             self.raw |= owner.opens
         read = dict.fromkeys(body.read, UNKNOWN) | dict.fromkeys(body.texts, TEXT)
-        before = RowSet({**read, **owner.columns}, owner.opens)
+        gone_all = bool(owner.opens) and owner.opens <= named[1]  # what was read of the source goes with it
+        before = RowSet({**({} if gone_all else read), **owner.columns}, owner.opens)
         left = less(before, *named)
         self._counted(left, made, call)
         kept = (
