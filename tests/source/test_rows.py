@@ -14,7 +14,7 @@ import transformers
 
 from kbitlint.source.text.data_flow import data_uses
 from kbitlint.source.text.row_functions import RowFunction
-from kbitlint.upstream.data_contracts import FORWARD
+from kbitlint.upstream.data_contracts import CONTRACTS, FORWARD
 
 START = """\
 from datasets import Dataset, load_dataset
@@ -449,3 +449,10 @@ def test_an_own_loss_gets_the_columns_that_are_kept():
 def test_the_columns_that_a_decoder_takes_are_those_that_are_kept():
     taken = inspect.signature(transformers.LlamaForCausalLM.forward).parameters
     assert set(taken) - {"self"} <= FORWARD
+
+
+@pytest.mark.parametrize(
+    ("version", "asks"), [("4.57.1", False), ("5.1.0", True), ("5.5.4", True), ("5.6.0", False), ("", False)]
+)
+def test_a_forward_asks_for_token_types_in_some_versions_alone(version, asks):
+    assert CONTRACTS["no token types"].holds_for({"transformers": version}) is asks
