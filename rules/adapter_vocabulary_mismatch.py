@@ -32,9 +32,9 @@ class AdapterVocabularyMismatch(Rule):
     number of rows of the base is read from its safetensors headers. If they do not contain the tensor, `vocab_size` in
     config.json is used.
 
-    In a script, reports a load of adapters on a base that is not resized, while the script itself resized the base before it
-    trained and saved these adapters. It is an error if the adapters hold copies of the embeddings or of the head, and a
-    warning if only the resize makes PEFT save them.
+    In a script, reports a load of adapters on a base that is not resized, while the script itself, or one beside it, resized
+    the base before it trained and saved these adapters. It is an error if the adapters hold copies of the embeddings or of the
+    head, and a warning if only the resize makes PEFT save them.
 
     ## Why is this bad?
 
@@ -70,7 +70,8 @@ class AdapterVocabularyMismatch(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each load on a base without the resize of the training."""
-        if not any(step.action is Action.RESIZE for path in source.paths for step in path.steps):
+        scripts = (source, *source.neighbours)
+        if not any(step.action is Action.RESIZE for one in scripts for path in one.paths for step in path.steps):
             return
         from kbitlint.facts.reloads import reloads  # few scripts resize embeddings
 
@@ -80,11 +81,12 @@ class AdapterVocabularyMismatch(Rule):
                 continue
             adapters = reload.saved[-1].before.adapters
             holds = adapters is not None and isinstance(adapters.config, Call) and _holds_embeddings(adapters.config)
-            grows = resize.detail == "tokens" or any(name in source.text for name in _GROW)
+            grows = resize.detail == "tokens" or any(name in reload.by.text for name in _GROW)
             if adapters is None or not grows:
                 continue
+            where = f" by {reload.by.file}" if reload.by is not source else ""
             yield self.violation(
-                "the adapters were trained on resized embeddings, and the base that loads them is not resized",
+                f"the adapters were trained on resized embeddings{where}, and the base that loads them is not resized",
                 source.at(reload.load),
                 surface=Surface.SOURCE,
                 severity=Severity.ERROR if holds else Severity.WARNING,

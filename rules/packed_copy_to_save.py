@@ -27,8 +27,8 @@ class PackedCopyToSave(Rule):
     ## What it does
 
     Reports copies that PEFT made of packed layers. In a script, reports `modules_to_save` with the name of a linear layer of
-    the checkpoint's family, or of the projector behind an image tower, on a quantized model whose list of modules to skip
-    does not name it.
+    the checkpoint's family, also as the end of a path that the script builds, or of the projector behind an image tower. The
+    model is quantized, and its list of modules to skip does not name the layer.
 
     Also reports a packed weight in the file of a saved adapter.
 
@@ -89,6 +89,9 @@ class PackedCopyToSave(Rule):
             saved = config.argument("modules_to_save") if config is not None else None
             packed = frozenset.intersection(*(_packed(step.before) for step in steps))
             given = saved.value if saved and isinstance(saved.value, tuple) else ()
+            if config is not None and not given:
+                faults = (one for one in source.object_faults if one.kind == "copied" and one.line == config.span.line)
+                given = tuple(one.name for one in faults)
             names = [name for name in given if str(name).rpartition(".")[2] in packed]
             if saved is not None and names:
                 yield self.violation(

@@ -96,7 +96,7 @@ class QuantizedWithoutAdapters(Rule):
             if fault.kind == "unasked":
                 yield self.violation(
                     f"the launch passes {fault.detail} without --use_peft, so {fault.name} returns None, and Trainer refuses",
-                    source.at_line(fault.line, "peft_config"),
+                    source.at_fault(fault, "peft_config"),
                     surface=Surface.SOURCE,
                     evidence={"flag": fault.detail},
                     fix=Fix("launch it with --use_peft", Safety.DISPLAY),

@@ -27,7 +27,8 @@ class UnfitData(Rule):
     evaluation returns. Also reports splits that are given for rows, methods that a streamed data set lacks, columns that a
     preference trainer misses, padding without a padding token, early stopping without a metric or evaluation, the loss of a
     model without labels, labels decoded with their -100, and reward functions that return one number, leave completions out,
-    return no numbers, or take a column that the data does not have.
+    return no numbers, or take a column that the data does not have. Reports batches without the token types
+    that a multimodal model's forward asks for in training, in the versions in which it does.
 
     Follows each function that makes rows, and knows the columns of its result and the form of each. Reports texts that are not
     tokenized, labels or tensors in a form that the collator or the model refuses, columns that a format, a transform or Trainer

@@ -24,3 +24,5 @@ class ObjectFault:
     """The library and its version that decides: ``transformers 5.0``; empty if no version allows the use."""
     detail: str = ""
     """What the use leads to."""
+    file: str = ""
+    """The file with the line, relative to the folder of the script; empty for the script itself."""

@@ -23,31 +23,50 @@ class Reload:
     """The steps of the model from which the adapters were saved, up to the save, which is the last."""
     loaded: tuple[Step, ...]
     """The steps of the model that gets them, before the load."""
+    by: SourceFacts
+    """The script that has saved them: the same one, or one beside it."""
 
 
 def reloads(source: SourceFacts) -> Iterator[Reload]:
-    """Yield each load of adapters from a folder that a single save of the script writes, once for each call."""
-    saves: dict[Value, dict[Span, tuple[Step, ...]]] = {}
+    """Yield each load of adapters from a folder that a single save writes, once for each call.
+
+    The save is in the script or, if that saves nothing there, in a script beside it.
+    """
+    saves = _saves(source)
     loads: dict[Span, list[tuple[Step, tuple[Step, ...]]]] = {}
     for path in source.paths:
         before: dict[int, list[Step]] = {}
-        trained = {training.model_id for training in path.trainings}
         for step in path.steps:
             steps = before.setdefault(step.model_id, [])
             if step.action is Action.LOAD_ADAPTERS:
                 loads.setdefault(step.call.span, []).append((step, tuple(steps)))
             steps.append(step)
-            if step.action is Action.SAVE and step.model_id in trained and _named(step.detail):
-                saves.setdefault(step.detail, {})[step.call.span] = tuple(steps)
+    for one in source.neighbours if loads else ():
+        for folder, written in _saves(one).items():
+            saves.setdefault(folder, written)
     for ways in loads.values():
         step, loaded = ways[0]
         folder = step.call.value("model_id", step.call.value("pretrained_model_name_or_path"))
         written = saves.get(folder, {}) if _named(folder) else {}
         same = all(_actions(other) == _actions(loaded) for _, other in ways)
         if len(written) == 1 and same:
-            saved = next(iter(written.values()))
+            saved, by = next(iter(written.values()))
             if _checkpoint(saved) == _checkpoint(loaded) is not None:
-                yield Reload(step.call, saved, loaded)
+                yield Reload(step.call, saved, loaded, by)
+
+
+def _saves(source: SourceFacts) -> dict[Value, dict[Span, tuple[tuple[Step, ...], SourceFacts]]]:
+    """Return (steps of the model up to the save, script) of each save of a trained model, by folder and place."""
+    found: dict[Value, dict[Span, tuple[tuple[Step, ...], SourceFacts]]] = {}
+    for path in source.paths:
+        before: dict[int, list[Step]] = {}
+        trained = {training.model_id for training in path.trainings}
+        for step in path.steps:
+            steps = before.setdefault(step.model_id, [])
+            steps.append(step)
+            if step.action is Action.SAVE and step.model_id in trained and _named(step.detail):
+                found.setdefault(step.detail, {})[step.call.span] = (tuple(steps), source)
+    return found
 
 
 def _named(folder: Value) -> bool:

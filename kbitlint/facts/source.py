@@ -165,6 +165,8 @@ class SourceFacts(SourceText):
     """The calls of a library's constructor through a class of the file, with the keywords that they write."""
     processes: int | None = None
     """The number of processes that the commands beside the file start; None if they do not tell."""
+    neighbours: tuple[SourceFacts, ...] = ()
+    """The facts of scripts beside the file that train the adapters which it loads."""
     unused: tuple[Ignore, ...] = ()
     """The comments that suppress no violation, or name no rule; filled after the other rules have run."""
 
@@ -180,6 +182,11 @@ class SourceFacts(SourceText):
             what: The name at this line, appended to the path of the location.
         """
         return self._at(line, what)
+
+    def at_fault(self, fault: ObjectFault, what: str) -> Location:
+        """Return the location of a fault: in the file, or in the one beside it that launches it."""
+        folder, slash, _ = self.file.rpartition("/")
+        return Location(what, f"{folder}{slash}{fault.file}", fault.line) if fault.file else self.at_line(fault.line, what)
 
     def _at(self, line: int, what: str, span: Span | None = None) -> Location:
         file, number = self.file, 0

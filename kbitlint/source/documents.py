@@ -38,6 +38,8 @@ PYTHON, NOTEBOOK, CONFIGS = (".py",), (".ipynb",), (".yaml", ".yml", ".json", *S
 #: The limit in bytes for every file; notebooks are large because they contain pictures. Code has the smaller limits of
 #: ``limits.py``.
 MAX_BYTES = 64 * 1024 * 1024
+#: what a script contains that loads adapters which another one may have trained
+ADAPTER_LOADS = ("PeftModel.from_pretrained(", ".load_adapter(")
 #: how a UTF-16 text begins, as ``>`` of Windows PowerShell writes it
 _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -163,11 +165,17 @@ def _must_be_small(path: Path, size: int, what: str = "") -> None:
 
 
 def _facts(path: Path, text: str, shown: str, versions: Mapping[str, str] | None, raw: str = "") -> SourceFacts:
+    versions = versions or versions_for(path, raw or text)
     try:
-        return collect(shown, text, versions or versions_for(path, raw or text), path.parent)
+        facts = collect(shown, text, versions, path.parent)
     except SourceError as error:
         kind = InvalidPythonError if error.line else TargetError
         raise kind(path, f"{error}{f' (line {error.line})' if error.line else ''}") from error
+    if path.suffix not in PYTHON or not any(one in text for one in ADAPTER_LOADS):
+        return facts
+    from kbitlint.source.neighbours import neighbours  # most scripts load no adapters
+
+    return dataclasses.replace(facts, neighbours=tuple(neighbours(path, text, versions)))
 
 
 def _notebook(path: Path, raw: str, encoding: str, shown: str, versions: Mapping[str, str] | None) -> Document | None:

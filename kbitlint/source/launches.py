@@ -50,6 +50,11 @@ class Launch:
     """Whether the launcher tells an Accelerator how many batches to accumulate."""
     named: frozenset[str] = field(default=frozenset(), compare=False)
     """The options that one of the commands gives at least."""
+    script: Path | None = field(default=None, compare=False)
+
+    def written(self) -> Mapping[str, tuple[str, int]]:
+        """Return (file, line) of each option that a file beside the script passes to it; see ``written_options``."""
+        return written_options(self.script) if self.script is not None else {}
 
 
 def launch_of(script: Path, notes: str = "") -> Launch | None:
@@ -71,7 +76,43 @@ def launch_of(script: Path, notes: str = "") -> Launch | None:
     sharded, flattened = all(one.fsdp for one in found), all(one.flattens for one in found)
     counts = any(one.counts for one in found)
     cut, named = any(one.cut for one in found), frozenset(name for one in found for name in one.flags)
-    return Launch(flags, ranks, sharded, flattened, zero, cut, processes, counts, named)
+    return Launch(flags, ranks, sharded, flattened, zero, cut, processes, counts, named, script)
+
+
+def written_options(script: Path) -> dict[str, tuple[str, int]]:
+    """Return (file, line) of each option that a file beside a script passes to it, by name without dashes.
+
+    The file's name is relative to the folder of the script. A command that names a script in another folder is left out.
+    """
+    found: dict[str, tuple[str, int]] = {}
+    for path in dict.fromkeys(place for place, _ in _commands(script.parent)):
+        lines = content.head(path, _MAX_BYTES).decode("utf-8", "replace").split("\n")
+        name = path.relative_to(script.parent).as_posix()
+        for first, last in _logical(lines):
+            words = next(_words("\n".join(lines[first : last + 1])), ())
+            at = next((number for number, word in enumerate(words) if _is_path_of(word, script)), None)
+            for option, _ in _options(words[at + 1 :]) if at is not None and _launcher(words[:at]) else ():
+                mark = f" __{option}"
+                written = (number for number in range(first, last + 1) if mark in f" {lines[number].strip()}".replace("-", "_"))
+                line = next(written, None)
+                if line is not None:
+                    found.setdefault(option, (name, line + 1))
+    return found
+
+
+def _logical(lines: list[str]) -> Iterator[tuple[int, int]]:
+    """Yield the first and last index of the lines that the shell reads as one."""
+    first = 0
+    for number, line in enumerate(lines):
+        if not line.endswith("\\"):
+            yield first, number
+            first = number + 1
+
+
+def _is_path_of(word: str, script: Path) -> bool:
+    """Return whether a word of a command names a script: its name, or the end of its path."""
+    parts = [part for part in word.split("/") if part not in ("", ".")]
+    return bool(parts) and parts == list(script.absolute().parts[-len(parts) :])
 
 
 def _agreed(found: list[Launch]) -> dict[str, Object]:

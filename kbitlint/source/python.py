@@ -51,6 +51,7 @@ _BY_HAND = (
     "train_on_responses_only",
     "CompletionOnlyLM",
     "get_peft_config(",
+    "modules_to_save=",
 )
 #: signs of a script whose objects are followed
 _USES = ("Trainer(", "backward(", "from_pretrained(")
@@ -145,6 +146,10 @@ def _object_faults(
         from kbitlint.source.text.gpu_batches import gpu_batches  # modules of loads have none
 
         found = (*found, *gpu_batches(module, text))
+    if launch is not None and launch.named and "Parser(" in text:
+        from kbitlint.source.text.launch_options import refused_options  # few scripts have a launch with options
+
+        found = (*found, *unless_deep(refused_options(module, text, launch, versions)))
     if not any(one in text for one in _BY_HAND):
         return found
     from kbitlint.source.text.by_hand import by_hand  # few scripts do such things themselves

@@ -33,6 +33,8 @@ class DataContract:
     library: str = "transformers"
     since: str = ""
     """The first version with this behaviour; empty for any."""
+    until: str = ""
+    """The first version without it; empty for none."""
     learns: bool = False
     """Whether the training runs, on labels that are not meant, or without what is asked for."""
     code: str = ""
@@ -41,8 +43,19 @@ class DataContract:
     def holds_for(self, versions: Mapping[str, str]) -> bool:
         """Return whether the library behaves so in the script's version; an unknown version counts as the newest."""
         have = number(versions.get(self.library, ""))
+        if self.until and (not have or have >= number(self.until)):
+            return False
         return not self.since or not have or have >= number(self.since)
 
+
+#: class of a model -> (column that its forward asks for in training, relation), in some versions alone;
+#: ``create_causal_mask_mapping`` of each ``modeling_*.py``: compared in the releases from 4.48 to 5.23
+REQUIRED: Mapping[str, tuple[str, str]] = {
+    "Gemma3ForConditionalGeneration": ("token_type_ids", "no token types"),
+    "PaliGemmaForConditionalGeneration": ("token_type_ids", "no token types of PaliGemma"),
+    "Gemma4ForConditionalGeneration": ("mm_token_type_ids", "no multimodal token types"),
+}
+_NEEDS = "in training, the forward of {} in this version of transformers asks for %s, which the batch lacks: a ValueError"
 
 #: relation -> what it leads to; each was run with transformers 5.23, TRL 1.16 and datasets 5
 ROWS: Mapping[str, DataContract] = {
@@ -144,5 +157,20 @@ ROWS: Mapping[str, DataContract] = {
         "the tokens are padded on the left, and their first ones are masked as the prompt: that masks padding, not the prompt",
         "count from the first token that is no padding, or pad on the right",
         learns=True,
+    ),
+    "no token types": DataContract(
+        _NEEDS % "token_type_ids",
+        'add batch["token_type_ids"], zeros for text, or install transformers 5.6',
+        since="5",
+        until="5.6",
+    ),
+    "no token types of PaliGemma": DataContract(
+        _NEEDS % "token_type_ids", 'add batch["token_type_ids"], zeros for the prompt', since="5", until="5.9"
+    ),
+    "no multimodal token types": DataContract(
+        _NEEDS % "mm_token_type_ids",
+        'add batch["mm_token_type_ids"], zeros for text, or install transformers 5.6',
+        since="5.5",
+        until="5.6",
     ),
 }

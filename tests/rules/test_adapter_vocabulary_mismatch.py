@@ -4,8 +4,10 @@ import pytest
 import tiny
 from checkpoint_cases import adapter, checkpoint, findings, floats, lora, skipped
 from peft import LoraConfig, PeftModel, get_peft_model
-from script_cases import LOADED, TRAINED
+from script_cases import IMPORTS, LOADED, TRAINED
 from script_cases import findings as script_findings
+
+from kbitlint.api import check
 
 
 def rows(name, count):
@@ -72,6 +74,29 @@ def test_a_load_without_the_resize_of_the_training(kept, severity):
 )
 def test_source_look_alikes(script):
     assert script_findings("KB626", BASE + script) == []
+
+
+SPLIT_TRAIN = f"{IMPORTS}{LOADED}{RESIZE}model = get_peft_model(model, LoraConfig({KEEPS}r=8))\n".replace("    ", "")
+SPLIT_TRAIN += f"{TRAINED}model.save_pretrained('adapters')\n"
+SPLIT_LOAD = f"{IMPORTS}base = AutoModelForCausalLM.from_pretrained('org/base')\n{{}}PeftModel.from_pretrained(base, '{{}}')\n"
+
+
+@pytest.mark.parametrize(
+    ("train", "resize", "folder", "lines"),
+    [
+        (SPLIT_TRAIN, "", "adapters", [9]),
+        (SPLIT_TRAIN, "base.resize_token_embeddings(32004)\n", "adapters", []),
+        (SPLIT_TRAIN, "", "others", []),
+        (SPLIT_TRAIN.replace("org/base", "org/other"), "", "adapters", []),
+        (SPLIT_TRAIN.replace("model.resize", "# model.resize"), "", "adapters", []),
+    ],
+)
+def test_a_script_that_loads_what_the_one_beside_it_has_trained(tmp_path, train, resize, folder, lines):
+    (tmp_path / "train.py").write_text(train)
+    (tmp_path / "merge.py").write_text(SPLIT_LOAD.format(resize, folder))
+    found = [(one.at.line, one.message) for one in check(tmp_path, select=["KB626"]).violations]
+
+    assert found == [(line, LOST.replace("embeddings,", "embeddings by train.py,")) for line in lines]
 
 
 def test_a_real_load_on_a_base_of_another_size_fails(tmp_path):

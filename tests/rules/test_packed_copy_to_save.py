@@ -75,6 +75,24 @@ def test_a_script_that_saves_a_packed_layer(script, flagged):
     ]
 
 
+@pytest.mark.parametrize(
+    ("names", "flagged"),
+    [
+        ("[f'layers.{i}.mlp.gate_proj' for i in range(3)]", 1),
+        ("last(2)", 1),
+        ("[f'layers.{i}.mlp.own_part' for i in range(3)]", 0),
+        ("[f'{name}_proj' for name in names]", 0),
+    ],
+)
+def test_a_script_that_builds_the_paths_of_packed_layers(names, flagged):
+    maker = "def last(count):\n    return [f'model.layers.{i}.mlp.gate_proj' for i in range(count)]\n"
+    attach = f"model = get_peft_model(model, LoraConfig(target_modules=['q_proj'], modules_to_save={names}))\n"
+
+    assert findings(CODE, maker + NAMED + attach) == flagged * [
+        ("error", attach.strip(), "gate_proj is to be trained as a copy, and is packed")
+    ]
+
+
 class TestScripts:
     """Adapter configs in scripts."""
 

@@ -227,4 +227,7 @@ def test_a_launch_without_adapters_for_a_packed_base(tmp_path, flags, found):
     (tmp_path / "train.py").write_text(PARSED)
     (tmp_path / "run.sh").write_text(f"python train.py {flags}\n")
 
-    assert [one.code for one in check(str(tmp_path / "train.py")).violations if one.code == "KB220"] == found
+    violations = [one for one in check(str(tmp_path / "train.py")).violations if one.code == "KB220"]
+    assert [(one.code, one.at.file, one.at.line) for one in violations] == [
+        (code, str(tmp_path / "run.sh"), 1) for code in found
+    ]

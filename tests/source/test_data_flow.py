@@ -297,6 +297,11 @@ def test_rows_that_differ_in_length_and_labels_that_are_decoded_with_their_marks
     assert uses(rows.replace("['label'])", "['label'], padding=True)")) == []
     assert uses(code.format("labels").replace("\n.evaluate", ".evaluate")) == [("ignored labels decoded", 5)]
     assert uses(code.format("clean(labels)").replace("\n.evaluate", ".evaluate")) == []
+    called = code.format("pair.label_ids").replace("\n.evaluate", ".evaluate").replace("    scores, labels = pair\n", "{}")
+    called = called.replace("def metrics(pair)", "class Metric:\n  def __call__(self, pair)").replace("=metrics", "=Metric()")
+    scores = "    scores = np.where(pair.predictions != -100, pair.predictions, 0)\n"
+    assert uses(called.format(scores)) == [("ignored labels decoded", 6)]
+    assert uses(called.format(scores + "    pair.label_ids[pair.label_ids == -100] = 0\n")) == []
 
 
 @pytest.mark.parametrize(

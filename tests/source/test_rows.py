@@ -16,7 +16,7 @@ from kbitlint.source.text.bindings import Bindings
 from kbitlint.source.text.data_flow import data_uses
 from kbitlint.source.text.row_functions import RowFunction
 from kbitlint.source.text.row_sets import RowSets
-from kbitlint.upstream.data_contracts import FORWARD
+from kbitlint.upstream.data_contracts import CONTRACTS, FORWARD
 
 START = """\
 from datasets import Dataset, load_dataset
@@ -119,6 +119,30 @@ BY_ONE = "args = TrainingArguments('o', per_device_train_batch_size=1)\n"
 
 LOOP = "from torch.utils.data import DataLoader\nloader = DataLoader(data, batch_size=4{})\n"
 EACH_ROW = "data = data.map(lambda one: tokenizer(one['text']{}){})\n"
+OBJECT = """\
+class Rows:
+    def __init__(self):
+        self.words = AutoTokenizer.from_pretrained("m")
+        self.words.padding_side = "{}"
+    def __call__(self, one):
+        made = self.words(one["prompt"] + one["answer"], padding="max_length", max_length=64)
+        count = len(self.words(one["prompt"])["input_ids"])
+        labels = list(made["input_ids"])
+        labels[:count] = [-100] * count
+        made["labels"] = labels
+        return made
+data = data.map(Rows(), remove_columns=["prompt", "answer"])
+"""
+GEMMA = """\
+from transformers import Gemma3ForConditionalGeneration
+from peft import get_peft_model
+model = Gemma3ForConditionalGeneration.from_pretrained("m")
+model = get_peft_model(model, config)
+def collate(rows):
+    ids = [one["input_ids"] for one in rows]
+    return {{"input_ids": stack(ids), "labels": stack(ids){}}}
+Trainer(model=model, args=args, train_dataset=data, data_collator=collate).train()
+"""
 BUILD = """\
 class Build:
     def build(self):
@@ -201,6 +225,15 @@ PAIRS = {
         4,
         CHARACTERS.format(EACH.format("len(tokenizer.encode(prompt))")) + SEQ,
     ),
+    "a-text-that-is-not-removed": (
+        EACH_ROW.format("", "") + LOOP.format(", collate_fn=DataCollatorForSeq2Seq(tokenizer)"),
+        "texts in batches",
+        3,
+        EACH_ROW.format("", ", remove_columns=data.column_names")
+        + LOOP.format(", collate_fn=DataCollatorForSeq2Seq(tokenizer)"),
+    ),
+    "prompt-behind-padding-of-an-object": (OBJECT.format("left") + PLAIN, "mask on padding", 9, OBJECT.format("right") + PLAIN),
+    "no-token-types": (GEMMA.format(""), "no token types", 7, GEMMA.format(", 'token_type_ids': stack(types)")),
     "prompt-behind-padding": (LEFT.format("left") + PLAIN, "mask on padding", 6, LEFT.format("right") + PLAIN),
     "shifted-by-hand": (
         ANSWER.replace("[-100] * len(prompt) + answer}", "prompt[1:] + [-100]}") + SEQ,
@@ -214,7 +247,7 @@ PAIRS = {
         6,
         CHUNKS.format(", remove_columns=['text']") + PLAIN,
     ),
-    "tensors-of-one-row": (CLASS.format("", ITEM) + PLAIN, "tensors in rows", 9, CLASS.format(".squeeze(0)", ITEM) + PLAIN),
+    "tensors-of-one-row": (CLASS.format("", ITEM) + PLAIN, "tensors in rows", 5, CLASS.format(".squeeze(0)", ITEM) + PLAIN),
     "tuples": (CLASS.format("[0]", "ids, ids") + PLAIN, "rows as tuples", 9, CLASS.format("[0]", ITEM) + PLAIN),
     "no-length": (
         CLASS.format("[0]", ITEM).replace("__len__", "size") + PLAIN,
@@ -304,7 +337,7 @@ PAIRS = {
         FRAME.format(".map(lambda one: tokenizer(one['text']))") + CAUSAL,
     ),
     "a-split-that-is-not-loaded": (FILES.format("train") + CAUSAL, "split absent", 1, FILES.format("test") + CAUSAL),
-    "a-list-of-tensors": (LISTED.format(", return_tensors='pt'") + CAUSAL, "tensors in rows", 4, LISTED.format("") + CAUSAL),
+    "a-list-of-tensors": (LISTED.format(", return_tensors='pt'") + CAUSAL, "tensors in rows", 3, LISTED.format("") + CAUSAL),
     "a-function-over-lines": (PASSED + PAD, "labels of unequal length", 11, PASSED + SEQ),
     "two-names-at-once": (
         PASSED.replace("data = make(", "data, more = make(").replace("tokenizer)\n#", "tokenizer), 1\n#") + PAD,
@@ -453,3 +486,10 @@ def test_columns_that_a_function_reads_leave_with_the_others():
 
     assert uses(code.format(", remove_columns=data.column_names")) == []
     assert uses(code.format("")) == [("texts in batches", 4)]
+
+
+@pytest.mark.parametrize(
+    ("version", "asks"), [("4.57.1", False), ("5.1.0", True), ("5.5.4", True), ("5.6.0", False), ("", False)]
+)
+def test_a_forward_asks_for_token_types_in_some_versions_alone(version, asks):
+    assert CONTRACTS["no token types"].holds_for({"transformers": version}) is asks

@@ -43,6 +43,8 @@ class Bindings:
         """Full name of each imported name."""
         self.templates: list[ast.expr] = []
         """What the file assigns to ``chat_template`` of a tokenizer."""
+        self.attributes: dict[str, list[ast.expr]] = {}
+        """What the file assigns to the attributes of objects, by the attribute's name."""
         self.uncertain: set[int] = set()
         """``id`` of each call in a branch."""
         self._read(module, Names(), branch=False)
@@ -85,8 +87,10 @@ class Bindings:
     def _assign(self, target: ast.expr, node: ast.Assign, names: Names, *, inside: bool) -> None:
         if isinstance(target, ast.Name):
             names.bound.setdefault(target.id, []).append((node.end_lineno or node.lineno, node.value, inside))
-        elif isinstance(target, ast.Attribute) and target.attr == "chat_template":
-            self.templates.append(node.value)
+        elif isinstance(target, ast.Attribute):
+            self.attributes.setdefault(target.attr, []).append(node.value)
+            if target.attr == "chat_template":
+                self.templates.append(node.value)
         elif isinstance(target, (ast.Tuple, ast.List)):
             value, line = node.value, node.end_lineno or node.lineno
             plain = all(isinstance(item, ast.Name) for item in target.elts)

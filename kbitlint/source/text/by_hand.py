@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.object_faults import ObjectFault
@@ -42,8 +43,9 @@ def by_hand(module: ast.Module, text: str, launch: Launch | None) -> Iterator[Ob
         *_unfound(calls),
         *_unwritten(module, calls),
         *(_unasked(calls, text, launch) if launch is not None else ()),
+        *(_copies(module, calls) if "modules_to_save=" in text else ()),
     ):
-        yield ObjectFault(kind, "", name, line, starts[line - 1], detail=detail)
+        yield _at_launch(ObjectFault(kind, "", name, line, starts[line - 1], detail=detail), launch)
 
 
 def _latents(calls: list[ast.Call], text: str) -> Iterator[_Found]:
@@ -140,6 +142,40 @@ def _unasked(calls: list[ast.Call], text: str, launch: Launch) -> Iterator[_Foun
         for call in calls:
             if last_name(call.func) == "get_peft_config":
                 yield "unasked", "get_peft_config", call.lineno, f"--{bits}"
+
+
+def _at_launch(fault: ObjectFault, launch: Launch | None) -> ObjectFault:
+    """Return a fault of an option at the place where the launch passes it, if a file beside the script does."""
+    if fault.kind != "unasked" or launch is None:
+        return fault
+    file, line = launch.written().get(fault.detail.lstrip("-"), ("", fault.line))
+    return dataclasses.replace(fault, file=file, line=line)
+
+
+def _copies(module: ast.Module, calls: list[ast.Call]) -> Iterator[_Found]:
+    """Yield each module to save whose path a script builds around its name: ``f"layers.{i}.mlp.gate_proj"``."""
+    for call in calls:
+        given = _keyword(call, "modules_to_save")
+        if given is None or isinstance(given, ast.Constant) or not last_name(call.func).endswith("Config"):
+            continue
+        made = _held(module, given)
+        parts = made.elts if isinstance(made, ast.List) else [made.elt] if isinstance(made, ast.ListComp) else []
+        for one in parts:
+            end = _text(one.values[-1]) if isinstance(one, ast.JoinedStr) else ""
+            if "." in end:
+                yield "copied", end.rpartition(".")[2], call.lineno, ""
+
+
+def _held(module: ast.Module, node: ast.expr) -> ast.expr:
+    """Return the value of a name that a module binds once, or of the one ``return`` of a function of it that is called."""
+    if isinstance(node, ast.Name):
+        bound = [one.value for one in walk(module) if isinstance(one, ast.Assign) and ast.unparse(one.targets[0]) == node.id]
+        return bound[0] if len(bound) == 1 else node
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+        return node
+    functions = [one for one in walk(module) if isinstance(one, ast.FunctionDef) and one.name == node.func.id]
+    results = [one.value for function in functions for one in walk(function) if isinstance(one, ast.Return)]
+    return results[0] if len(functions) == 1 and len(results) == 1 and results[0] is not None else node
 
 
 def _keyword(call: ast.Call, name: str) -> ast.expr | None:

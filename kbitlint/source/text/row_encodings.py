@@ -21,13 +21,28 @@ _TENSORS = ("pt", "np", "tf")
 def is_tokenizer(names: Bindings, node: ast.expr) -> bool:
     """Return whether an expression is a tokenizer, by what it holds or, if that is not in the file, by its name."""
     if isinstance(node, ast.Attribute):
-        return node.attr == "tokenizer"
+        held = names.attributes.get(node.attr, ())
+        named = [one for one in held if isinstance(one, (ast.Name, ast.Call))]
+        return node.attr == "tokenizer" or (bool(held) and len(named) == len(held) and all(_holds(names, one) for one in named))
+    return _holds(names, node)
+
+
+def _holds(names: Bindings, node: ast.expr) -> bool:
+    """Return whether a name or a call is a tokenizer."""
+    if isinstance(node, ast.Call):
+        return _loads(names, node)
     if not isinstance(node, ast.Name):
         return False
     made, _ = names.value(node)
     if isinstance(made, ast.Call) and last(made) == "from_pretrained" and isinstance(made.func, ast.Attribute):
-        return "Tokenizer" in names.full(made.func.value)
+        return _loads(names, made)
     return node.id in ("tokenizer", "tok") and not isinstance(made, (ast.FunctionDef, ast.Lambda, ast.ClassDef))
+
+
+def _loads(names: Bindings, call: ast.Call) -> bool:
+    """Return whether a call loads a tokenizer."""
+    owner = call.func.value if isinstance(call.func, ast.Attribute) and last(call) == "from_pretrained" else None
+    return owner is not None and "Tokenizer" in names.full(owner)
 
 
 def encoded(call: ast.Call, given: Sequence[Form], name: str, *, batched: bool) -> Form:
@@ -71,7 +86,7 @@ def _ids(call: ast.Call, *, many: bool) -> Form:
     else:
         length = "own" if not many and isinstance(padding, ast.Constant) else ""
     deep = not many and any(is_constant(tensors, one) for one in _TENSORS)
-    return Form("ids", length, deep=deep)
+    return Form("ids", length, deep=call.lineno if deep else 0)
 
 
 def tokenizes(names: Bindings) -> bool:

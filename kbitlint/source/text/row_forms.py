@@ -21,8 +21,8 @@ class Form:
     (a list whose length is not that of the batch), ``count``, ``tuple``, ``none``; empty if unknown."""
     length: str = ""
     """Of ids: ``own`` where each row has its own length, ``fixed`` where all have one; empty if unknown."""
-    deep: bool = False
-    """Whether a tensor of ids has a first dimension of one: ``return_tensors="pt"`` for one text."""
+    deep: int = 0
+    """The line on which a tensor of ids gets a first dimension of one, by ``return_tensors="pt"`` for one text; 0 without."""
     of: Form | None = None
     """The form of an item of a column, or of what a count counts."""
     columns: Mapping[str, Form] = field(default_factory=dict)

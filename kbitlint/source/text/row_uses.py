@@ -10,10 +10,12 @@ from kbitlint.source.nodes import walk
 from kbitlint.source.text.bindings import is_constant, is_open, keyword, last
 from kbitlint.source.text.collators import pads_no_labels
 from kbitlint.source.text.loader_rows import PADS, loaded, texts_left
+from kbitlint.source.text.required_columns import untyped
 from kbitlint.source.text.row_encodings import tokenizes
 from kbitlint.source.text.row_sets import RowSets
 from kbitlint.source.text.trl_rows import texts
 from kbitlint.upstream.data_contracts import FORWARD, PLAIN
+from kbitlint.upstream.row_contracts import REQUIRED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,6 +70,8 @@ def row_uses(names: Bindings, text: str) -> Iterator[DataUse]:
         given = _given(names, call)
         if given is not None and id(call) not in names.uncertain:
             yield from _unlabelled_loss(given, text)
+            if any(one in text for one in REQUIRED) or "emma" in text:
+                yield from untyped(names, call, given.collator, sets.of(keyword(call, "train_dataset")), text)
             for name in ("train_dataset", "eval_dataset"):
                 found = sets.of(keyword(call, name))
                 if found is not None and (name == "train_dataset" or _evaluates(names, call, text)):
@@ -244,7 +248,7 @@ def _unfit_forms(given: Given, found: RowSet, text: str) -> Iterator[DataUse]:
     line, labels, ids = given.call.lineno, found.columns.get("labels"), found.columns.get("input_ids")
     deep = all(name in found.columns and found.columns[name].deep for name in ("input_ids", "attention_mask"))
     if ids is not None and deep and (ids.length == "fixed" or not given.single) and "[0]" not in text and "squeeze" not in text:
-        yield DataUse("tensors in rows", line)
+        yield DataUse("tensors in rows", ids.deep)
         return
     if labels is None or "ForCausalLM" not in text:
         return

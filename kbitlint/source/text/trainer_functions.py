@@ -36,7 +36,7 @@ _COLUMNS = {
 #: words of code that may give a tokenizer a chat template
 _TEMPLATES = ("chat_template", "chat_format", "unsloth", "setattr(")
 #: words of code that puts something in the place of -100, or whose rows need no padding
-_LEVELLED = ("-100", "label_pad", "ignore_index", "'max_length'", '"max_length"', "block_size", "group_texts", "patch")
+_LEVELLED = ("ignore_index", "'max_length'", '"max_length"', "block_size", "group_texts", "patch")
 
 
 def trainer_uses(names: Bindings, call: ast.Call, text: str) -> Iterator[DataUse]:
@@ -188,16 +188,40 @@ def _decoded(names: Bindings, call: ast.Call, text: str) -> Iterator[DataUse]:
         return
     if keyword(call, "eval_dataset") is None or any(one in text.lower() for one in _LEVELLED):
         return
+    if not _pads_with_ignored(collator) or "label_pad" in text.replace("label_pad_token_id", ""):
+        return
     labels = _labels(function)
+    if _replaces(function, labels):
+        return
     for one in ast.walk(function):
         if isinstance(one, ast.Call) and last(one) == "batch_decode" and one.args and ast.unparse(one.args[0]) in labels:
-            yield DataUse("ignored labels decoded", one.lineno, function.name)
+            yield DataUse("ignored labels decoded", one.lineno, "the metric" if function.name == "__call__" else function.name)
             return
+
+
+def _pads_with_ignored(collator: ast.Call) -> bool:
+    """Return whether a collator certainly pads labels with -100, as it does by default."""
+    pad = keyword(collator, "label_pad_token_id")
+    return pad is None or ast.unparse(pad) == "-100"
+
+
+def _replaces(function: ast.FunctionDef, labels: set[str]) -> bool:
+    """Return whether a statement of a function compares the labels, or names them together with -100."""
+    for one in ast.walk(function):
+        if not isinstance(one, ast.stmt) or isinstance(one, (ast.FunctionDef, ast.If, ast.For, ast.With, ast.Try)):
+            continue
+        parts = [part for part in ast.walk(one) if isinstance(part, ast.expr)]
+        if "-100" in ast.unparse(one) and any(ast.unparse(part) in labels for part in parts):
+            return True
+        compared = [side for part in parts if isinstance(part, ast.Compare) for side in (part.left, *part.comparators)]
+        if any(ast.unparse(part) in labels for side in compared for part in ast.walk(side) if isinstance(part, ast.expr)):
+            return True
+    return False
 
 
 def _labels(function: ast.FunctionDef) -> set[str]:
     """Return the expressions that are the labels of an evaluation, as they are, in ``compute_metrics``."""
-    pair = function.args.args[0].arg if function.args.args else ""
+    pair = next((one.arg for one in function.args.args if one.arg != "self"), "")
     found, stores = {f"{pair}.label_ids"}, stored(function)
     for one in ast.walk(function):
         if not isinstance(one, ast.Assign) or len(one.targets) != 1:
