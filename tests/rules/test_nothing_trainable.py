@@ -312,6 +312,11 @@ def test_an_adapter_config_that_was_set_to_train(tmp_path):
             0,
             id="the copy of the head goes on to train",
         ),
+        pytest.param(
+            (LOADED + PREPARED + ADAPTED).replace("ForCausalLM", "ForSequenceClassification") + "model = model.unload()\n",
+            0,
+            id="the copy of a classifier's head goes on to train",
+        ),
         pytest.param(LOADED, 0, id="norms and embeddings train"),
         pytest.param(LOADED + PREPARED + "model.lm_head.weight.requires_grad_(True)\n", 0, id="the head trains"),
         pytest.param(LOADED + PREPARED + "model = wrap(model)\n", 0, id="an unknown function"),

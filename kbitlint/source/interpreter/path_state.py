@@ -22,7 +22,7 @@ from kbitlint.source.interpreter.arguments import (
     base_of_adapters,
     defaults_of,
     fixed_by_deepspeed,
-    has_linears_of_its_own,
+    may_stay_unpacked,
     named_of,
     quantization_of,
     reentry_of,
@@ -156,7 +156,7 @@ class PathState:
         given = call.dtype("torch_dtype", UNKNOWN) if given is UNKNOWN else given
         dtype = UNKNOWN if given == "auto" else given
         state = ModelState(call, method, bits, config, dtype, training_mode=quantized is not None, named=named_of(stored))
-        unconverted = has_linears_of_its_own(call.value("pretrained_model_name_or_path"), state.named, self.versions)
+        unconverted = may_stay_unpacked(call, config, state.named, self.versions)
         state = dataclasses.replace(state, inferred=self.inferred > 0, unconverted=unconverted, placed=self.placed)
         state = loaded_again(call, state, self.steps, self.effort)
         net = self.net(with_stored_adapters(call, state, self.beside))
