@@ -375,3 +375,13 @@ for batch in loader:
     assert flagged_lines("KB202", LOADED + PREPARED + ADAPTED + script) == [("error", "one.requires_grad_(False)")]
     apart = script.replace("(encoder, model)", "(encoder, other)")
     assert flagged_lines("KB202", LOADED + PREPARED + ADAPTED + apart) == []
+
+
+@pytest.mark.parametrize(("config", "flagged"), [("LoraConfig(r=8)", 1), ("MissConfig(r=8)", 0), ("IA3Config()", 0)])
+def test_saved_adapters_that_stay_trainable_when_they_are_loaded_to_infer(config, flagged):
+    """PEFT 0.21 casts parameters of a ``ParameterDict`` from bfloat16 to new ones, which require grad."""
+    attach = ADAPTED.replace(ADAPTED[ADAPTED.index("LoraConfig(") : ADAPTED.rindex(")")], config)
+    again = "model.save_pretrained('a')\nmodel = PeftModel.from_pretrained(model.unload(), 'a')\n"
+
+    script = "from peft import IA3Config, MissConfig, PeftModel\n" + LOADED + PREPARED + attach + again + LOOP
+    assert len(findings("KB202", script)) == flagged

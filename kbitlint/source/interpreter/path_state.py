@@ -36,7 +36,7 @@ from kbitlint.source.interpreter.arguments import (
 )
 from kbitlint.source.interpreter.effort import Effort
 from kbitlint.source.interpreter.objects import Object, TrackedModel, Trainer
-from kbitlint.source.interpreter.saved_models import loaded_again
+from kbitlint.source.interpreter.saved_models import loaded_again, may_thaw
 from kbitlint.source.interpreter.training_arguments import with_arguments
 from kbitlint.upstream.quantization import PREPARED_METHODS
 
@@ -241,10 +241,10 @@ class PathState:
 
     def load_adapters(self, call: Call, net: TrackedModel) -> None:
         """Apply ``PeftModel.from_pretrained`` or ``load_adapter``: adapters are frozen unless ``is_trainable`` is True."""
-        said = call.value("is_trainable", False)  # noqa: FBT003  # the default of the argument
-        trainable = None if said is UNKNOWN or call.gives("config") else said is True
-        earlier = net.state.adapters
-        # under another name, the adapters that are there stay as they are
+        said = call.value("is_trainable") or False
+        unknown = said is UNKNOWN or call.gives("config") or (said is False and may_thaw(self.steps, self.effort))
+        trainable = None if unknown else said is True
+        earlier = net.state.adapters  # under another name, they stay as they are
         if earlier is not None and trainable is not True and (call.callee == "load_adapter" or call.gives("adapter_name")):
             trainable = earlier.trainable or None
         after = dataclasses.replace(net.state, adapters=Adapters(call, UNKNOWN, trainable), base_frozen=True)
