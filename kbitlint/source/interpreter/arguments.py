@@ -167,10 +167,11 @@ def may_stay_unpacked(
     ``llm_int8_enable_fp32_cpu_offload`` leaves those out (quantizer_bnb_4bit.py). Without a ``device_map``, a machine decides.
     """
     offloads = quantization.value("llm_int8_enable_fp32_cpu_offload") if quantization is not None else None
-    given = call.within("device_map")
-    devices = {item.value for item in given.arguments} if given is not None and given.complete else {call.value("device_map")}
-    if offloads not in (None, False) and devices <= {"cpu", "disk", None, UNKNOWN}:
-        return True
+    if offloads not in (None, False):
+        given, whole = call.within("device_map"), call.value("device_map")
+        devices = {item.value for item in given.arguments} if given is not None and given.complete else {whole}
+        if devices <= {"cpu", "disk", None, UNKNOWN}:
+            return True
     name, kind = call.value("pretrained_model_name_or_path"), config.model_type if config is not None else ""
     if not kind and isinstance(name, str) and any(word in name.lower() for word in OWN_LINEARS):
         from kbitlint.upstream.families import facts_of  # the table of families, for few scripts
