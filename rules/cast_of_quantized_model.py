@@ -118,7 +118,7 @@ class CastOfQuantizedModel(Rule):
 
     def _destroyed(self, source: SourceFacts, call: Call, models: list[ModelState]) -> Iterator[Violation]:
         """Yield one violation if a cast gives the packed weights of 4-bit layers another dtype on every path."""
-        if all(model.bits == FOUR and model.certain for model in models):
+        if all(model.bits == FOUR and model.packed and model.certain for model in models):
             yield self.violation(
                 "the cast reaches the packed weights, too, whose bytes are then read as numbers",
                 source.at(call),

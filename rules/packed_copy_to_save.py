@@ -119,6 +119,10 @@ class PackedCopyToSave(Rule):
                 )
 
 
+#: what transformers leaves out by default: output embeddings, tied to the embeddings or not
+_OUTPUT_HEADS = ("lm_head", "embed_out", "proj_out", "output_layer")
+
+
 def _packed(model: ModelState) -> frozenset[str]:
     """Return the names of the linear layers of a model that are certainly packed."""
     load, config = model.load, model.quantization
@@ -131,4 +135,5 @@ def _packed(model: ModelState) -> frozenset[str]:
     known = facts_of(load.value("pretrained_model_name_or_path"), model.named)
     names = known.architecture.names if known.architecture is not None else INNER_LINEARS
     parts = {CONNECTORS[known.model_type]} if known.model_type in CONNECTORS else set()
-    return (frozenset(names) | parts) - {part for name in skipped or () for part in str(name).split(".")}
+    left = skipped or _OUTPUT_HEADS
+    return (frozenset(names) | parts) - {part for name in left for part in str(name).split(".")}

@@ -83,7 +83,7 @@ class TrainableBaseParameter(Rule):
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each call that unfreezes packed weights, and for each loop that trains a bare base."""
         for call, steps in source.steps_at(Action.UNFREEZE, Action.UNFREEZE_PACKED):
-            if all(step.before.packed for step in steps):
+            if all(step.before.integer for step in steps):
                 yield self.violation(
                     "packed weights are made to require grad, which only floating point tensors can",
                     source.at(call),

@@ -171,12 +171,12 @@ class _Run:
         self.is_marked = False
         self.subject: Any = None
         self.truths: list[str] = []
-        self.first: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.is_first_idle = False
 
     def of(self, file: Path) -> dict[str, Any]:
         """Run the script, with its marks as calls, and return what it does."""
         text = file.read_text().replace("# train\n", "__mark__(locals())\n")
-        text = re.sub(r"(?m)^( *first = torch\.optim\.AdamW\(.*)$", r"\1; __first__(first)", text)
+        text = re.sub(r"(?m)^( *first = .*)$", r"\1; __first__(model)", text)
         main = types.ModuleType("__main__")
         main.__dict__.update(__mark__=self._mark, __first__=self._note_first, __file__=str(file))
         sys.modules["__main__"], sys.argv = main, [file.name]
@@ -199,9 +199,15 @@ class _Run:
         """Return the errors that kbitlint reports for the script or the model."""
         return [*self.errors, *(self.model or {}).get("errors", ())]
 
-    def _note_first(self, optimizer: torch.optim.Optimizer) -> None:
-        """Note what an earlier training is about to change."""
-        self.first = [(one, one.detach().clone()) for group in optimizer.param_groups for one in group["params"]]
+    def _note_first(self, model: torch.nn.Module) -> None:
+        """Note whether an earlier training gets a gradient. A decay changes parameters without one."""
+        self.is_first_idle = True
+        for parameter in model.parameters():
+            if parameter.requires_grad and not parameter.is_inference():
+                parameter.register_hook(self._note_of_first)
+
+    def _note_of_first(self, gradient: torch.Tensor) -> None:
+        self.is_first_idle = self.is_first_idle and not bool(gradient.any())
 
     def _loses(self) -> bool:
         """Return whether adapters, saved and loaded into a fresh base, are not all there."""
@@ -264,7 +270,7 @@ class _Run:
         if batch is None:
             tokens = torch.tensor([[int(token) for token in TEXT.split()]])
             batch = {"input_ids": tokens, "labels": tokens.clone()}
-        if "KB655" in told and self.first and all(torch.equal(one, before) for one, before in self.first):
+        if self.is_first_idle and told & {"KB202", "KB655"}:
             yield IDLE_BEFORE
         if "KB308" in told and self._draws_anew(model, batch):
             yield REDRAWN

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from kbitlint.facts.model_state import has_task_head
 from kbitlint.facts.source import Action
 from kbitlint.facts.training import Loop
 from kbitlint.facts.values import UNKNOWN, Call
@@ -64,9 +65,7 @@ def trains_only_adapters(model: ModelState) -> bool:
     if not isinstance(config, Call) or not config.complete or not model.base_frozen:
         return False
     others = any(config.value(name) is not None for name in ("modules_to_save", "trainable_token_indices"))
-    # the head of a task's class, of which PEFT may train a copy
-    headed = model.load is not None and ("Classification" in model.load.callee or "QuestionAnswering" in model.load.callee)
-    return not others and not headed and config.value("bias", "none") == "none" and not config.value("use_dora")
+    return not others and not has_task_head(model) and config.value("bias", "none") == "none" and not config.value("use_dora")
 
 
 def left_merged(source: SourceFacts) -> Iterator[Call]:

@@ -67,6 +67,8 @@ class Adapters:
         return isinstance(self.config, Call) and mode is not None and mode.span == self.config.span and self.frozen_by is None
 
 
+#: the bits whose layers never keep 16 bits
+_FOUR = 4
 #: what a loop casts, by the name of the call that stands for it
 NORMS, BIAS = "norms", "norms and biases"
 
@@ -125,7 +127,7 @@ class ModelState:
     training_mode: bool | None = None
     """False after loading and ``eval()``, True after ``train()``; None if it is not known."""
     unconverted: bool = False
-    """Whether the model's linear layers are a class of its own, which transformers leaves unquantized."""
+    """Whether transformers may leave every linear layer unquantized: a class of its own, or all of it offloaded to the CPU."""
     unpacked: Value = None
     """The bits in which bitsandbytes held its weights before ``dequantize()``, which leaves the marks of loading; else None."""
     inferred: bool = False
@@ -154,7 +156,20 @@ class ModelState:
     @property
     def packed(self) -> bool:
         """Return whether the linear layers are certainly packed by bitsandbytes."""
-        return self.method == "bitsandbytes" and not self.unconverted
+        return self.method == "bitsandbytes" and not (self.unconverted or self._keeps_float)
+
+    @property
+    def integer(self) -> bool:
+        """Return whether the packed weights are certainly integers, which cannot require grad."""
+        return self.packed and not self._sets("bnb_4bit_quant_storage")
+
+    @property
+    def _keeps_float(self) -> bool:
+        return self.bits != _FOUR and self._sets("llm_int8_has_fp16_weight")
+
+    def _sets(self, name: str) -> bool:
+        """Return whether the quantization config may set an option."""
+        return self.quantization is not None and self.quantization.value(name) not in (None, False, "uint8")
 
     @property
     def kbit(self) -> bool:
@@ -173,9 +188,15 @@ def merged(state: ModelState, call: Call | None) -> ModelState:
     return state if adapters is None else dataclasses.replace(state, adapters=dataclasses.replace(adapters, merged=call))
 
 
+def has_task_head(state: ModelState) -> bool:
+    """Return whether the model's class has the head of a task, of which PEFT may train a copy."""
+    callee = state.load.callee if state.load is not None else ""
+    return "Classification" in callee or "QuestionAnswering" in callee
+
+
 def without_adapters(state: ModelState) -> ModelState:
     """Return the state after the adapters left the model. Copies of modules and biases that they trained go on to train."""
     config = state.adapters.config if state.adapters is not None else None
     further = ("modules_to_save", "trainable_token_indices", "bias")
-    alone = isinstance(config, Call) and not any(config.gives(name) for name in further)
+    alone = isinstance(config, Call) and not any(config.gives(name) for name in further) and not has_task_head(state)
     return dataclasses.replace(state, adapters=None, base_frozen=state.base_frozen if alone else None)

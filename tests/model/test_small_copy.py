@@ -43,3 +43,11 @@ def test_a_class_that_stays_large_has_none():
 
     with pytest.raises(small_copy.NotBuiltError, match="parameters"):
         small_copy._built(model, numbered=False)
+
+
+def test_an_error_is_not_like_the_one_during_which_the_copy_ran():
+    traced, another = AttributeError("of the traced step"), AttributeError("of the copy")
+    another.__context__ = traced
+
+    assert not small_copy._alike(another, traced)  # the comparison itself
+    assert small_copy._alike(AttributeError("of the traced step"), traced)  # see above

@@ -152,3 +152,27 @@ def test_a_reference_pass_that_switches_adapters_is_part_of_the_step(tmp_path, s
 
     assert errors(trainer) == (set() if real is TRAINS else {"KB304"})
     assert outcome(trainer) == real
+
+
+class Weighted(transformers.Trainer):
+    """A Trainer whose loss reads the count that a running training sets, as TRL's does for routers."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, **_):  # noqa: ARG002, FBT002  # the signature of transformers
+        return model(**inputs).loss / self.current_gradient_accumulation_steps
+
+
+def test_the_loss_reads_what_a_running_training_sets(tmp_path):
+    trainer = trainer_of(tmp_path, cls=Weighted)
+
+    assert errors(trainer) == set()
+    assert outcome(trainer) == TRAINS
+
+
+@pytest.mark.parametrize(("keeps", "expected"), [(True, (set(), TRAINS)), (False, ({"KB304"}, RAISES))])
+def test_a_forward_that_names_no_argument_loses_every_column_of_a_trainer(tmp_path, keeps, expected):
+    trainer = trainer_of(tmp_path, cls=transformers.Trainer, remove_unused_columns=not keeps)
+    base = trainer.model.get_base_model()
+    original = base.forward
+    base.forward = lambda *arguments, **options: original(*arguments, **options)  # noqa: PLW0108  # its signature is the case
+
+    assert (errors(trainer), outcome(trainer)) == expected

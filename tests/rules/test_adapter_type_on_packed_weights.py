@@ -102,3 +102,22 @@ def test_each_config_of_a_function_that_attaches_is_judged():
     calls = "run(peft.LoraConfig(target_modules=['q_proj']))\nrun(peft.LoKrConfig(target_modules=['q_proj']))\n"
 
     assert [line for _, line, _ in findings(CODE, load + helper + calls, imports=IMPORTS)] == [calls.split("\n")[1]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "placed", "flagged"),
+    [
+        ("load_in_8bit=True", "", 1),
+        ("load_in_8bit=True, llm_int8_has_fp16_weight=True", "", 0),
+        ("load_in_4bit=True, llm_int8_has_fp16_weight=True", "", 1),
+        ("load_in_4bit=True, llm_int8_enable_fp32_cpu_offload=True", ", device_map={'': 'cpu'}", 0),
+        ("load_in_4bit=True, llm_int8_enable_fp32_cpu_offload=True", "", 0),
+        ("load_in_4bit=True, llm_int8_enable_fp32_cpu_offload=True", ", device_map={'': 0}", 1),
+        ("load_in_4bit=True, llm_int8_enable_fp32_cpu_offload=True", ", device_map={'model': 0, 'lm_head': 'cpu'}", 1),
+        ("load_in_4bit=True, llm_int8_enable_fp32_cpu_offload=True", ", device_map='auto'", 1),
+    ],
+)
+def test_layers_that_keep_their_floats_are_no_packed_ones(settings, placed, flagged):
+    load = f"model = AutoModelForCausalLM.from_pretrained('x', quantization_config=BitsAndBytesConfig({settings}){placed})\n"
+
+    assert len(findings(CODE, load + attach("TinyLoraConfig"), imports=IMPORTS)) == flagged

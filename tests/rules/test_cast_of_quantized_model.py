@@ -107,3 +107,10 @@ def test_a_copy_of_a_model_is_as_packed_as_the_model():
 
     assert [severity for severity, *_ in findings("KB122", script)] == ["error"]
     assert findings("KB122", LOADED + "import copy\nother = copy.deepcopy(model)\nother.requires_grad_(False)\n") == []
+
+
+@pytest.mark.parametrize(("name", "flagged"), [("org/base", 1), ("tiiuae/falcon-7b", 0)])
+def test_a_model_without_packed_layers_has_none_for_the_cast_of_peft_to_reach(name, flagged):
+    script = PEFT + LOADED.replace("org/base", name) + ADAPTED + "cast_mixed_precision_params(model, dtype=torch.bfloat16)\n"
+
+    assert len(findings("KB122", script)) == flagged

@@ -312,6 +312,11 @@ def test_an_adapter_config_that_was_set_to_train(tmp_path):
             0,
             id="the copy of the head goes on to train",
         ),
+        pytest.param(
+            (LOADED + PREPARED + ADAPTED).replace("ForCausalLM", "ForSequenceClassification") + "model = model.unload()\n",
+            0,
+            id="the copy of a classifier's head goes on to train",
+        ),
         pytest.param(LOADED, 0, id="norms and embeddings train"),
         pytest.param(LOADED + PREPARED + "model.lm_head.weight.requires_grad_(True)\n", 0, id="the head trains"),
         pytest.param(LOADED + PREPARED + "model = wrap(model)\n", 0, id="an unknown function"),
@@ -370,3 +375,13 @@ for batch in loader:
     assert flagged_lines("KB202", LOADED + PREPARED + ADAPTED + script) == [("error", "one.requires_grad_(False)")]
     apart = script.replace("(encoder, model)", "(encoder, other)")
     assert flagged_lines("KB202", LOADED + PREPARED + ADAPTED + apart) == []
+
+
+@pytest.mark.parametrize(("config", "flagged"), [("LoraConfig(r=8)", 1), ("MissConfig(r=8)", 0), ("IA3Config()", 0)])
+def test_saved_adapters_that_stay_trainable_when_they_are_loaded_to_infer(config, flagged):
+    """PEFT 0.21 casts parameters of a ``ParameterDict`` from bfloat16 to new ones, which require grad."""
+    attach = ADAPTED.replace(ADAPTED[ADAPTED.index("LoraConfig(") : ADAPTED.rindex(")")], config)
+    again = "model.save_pretrained('a')\nmodel = PeftModel.from_pretrained(model.unload(), 'a')\n"
+
+    script = "from peft import IA3Config, MissConfig, PeftModel\n" + LOADED + PREPARED + attach + again + LOOP
+    assert len(findings("KB202", script)) == flagged

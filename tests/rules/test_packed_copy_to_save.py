@@ -101,6 +101,7 @@ class TestScripts:
         [
             ("modules_to_save=['down_proj']", "", True),
             ("modules_to_save=['embed_tokens', 'lm_head']", "", False),
+            ("modules_to_save=['proj_out']", "", False),  # Whisper's head
             ("modules_to_save=['down_proj']", ", llm_int8_skip_modules=['down_proj', 'lm_head']", False),
             ("target_modules=['down_proj']", "", False),
         ],

@@ -183,6 +183,13 @@ def test_a_loop_over_a_bare_base_trains_its_norms():
     "script",
     [
         pytest.param(LOADED + UNFREEZE.replace("True", "False"), id="frozen"),
+        *(
+            pytest.param(LOADED.replace("load_in_4bit=True", settings) + UNFREEZE, id=settings)
+            for settings in (
+                "load_in_4bit=True, bnb_4bit_quant_storage=torch.bfloat16",
+                "load_in_8bit=True, llm_int8_has_fp16_weight=True",
+            )
+        ),
         pytest.param(LOADED + UNFREEZE.replace("    p", "    if p.ndim == 1:\n        p"), id="some of them"),
         pytest.param(LOADED + UNFREEZE.replace("True", "flag"), id="unknown value"),
         pytest.param(UNFREEZE, id="unknown model"),

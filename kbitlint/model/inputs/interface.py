@@ -79,6 +79,15 @@ class Argument:
     """The documentation of the argument, with its type."""
 
 
+def signature_of(base: Any, method: str = "forward") -> inspect.Signature:
+    """Return the signature of a model's method. A function in its place that passes on anything has that of the class."""
+    found = inspect.signature(getattr(base, method))
+    kinds = [one.kind for one in found.parameters.values()]
+    if method in vars(base) and kinds == [inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD]:
+        return inspect.signature(getattr(type(base), method).__get__(base))
+    return found
+
+
 def interface_of(base: Any, given: Collection[str] = (), method: str = "forward") -> dict[str, Argument]:
     """Return the arguments of a model's forward that a training step may pass, by name.
 
@@ -87,7 +96,7 @@ def interface_of(base: Any, given: Collection[str] = (), method: str = "forward"
         given: Arguments that a plan passes. Those that no signature names are entries of another one, or of ``**kwargs``.
         method: The method that a training step calls.
     """
-    found = inspect.signature(getattr(base, method)).parameters.values()
+    found = signature_of(base, method).parameters.values()
     texts = _documented(getattr(type(base), method))
     named = {
         parameter.name: _argument(parameter, texts.get(parameter.name, ""))
@@ -101,14 +110,12 @@ def interface_of(base: Any, given: Collection[str] = (), method: str = "forward"
 
 def several_of(base: Any) -> str | None:
     """Return the name behind ``*`` in the signature of a model's forward, or None if it takes no further positions."""
-    return next(
-        (one.name for one in inspect.signature(base.forward).parameters.values() if one.kind is one.VAR_POSITIONAL), None
-    )
+    return next((one.name for one in signature_of(base).parameters.values() if one.kind is one.VAR_POSITIONAL), None)
 
 
 def takes_any(base: Any) -> bool:
     """Return whether a model's forward takes any keyword."""
-    return any(one.kind is one.VAR_KEYWORD for one in inspect.signature(base.forward).parameters.values())
+    return any(one.kind is one.VAR_KEYWORD for one in signature_of(base).parameters.values())
 
 
 @functools.lru_cache(maxsize=256)

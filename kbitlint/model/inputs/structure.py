@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from kbitlint.model.inputs.interface import signature_of
 from kbitlint.model.layers import adapters
 from kbitlint.model.layers.quantized import packing_of
 
@@ -70,7 +71,7 @@ def described(model: nn.Module) -> nn.Module:
     if outer is base:
         return base
     parameters = inspect.signature(outer.forward).parameters
-    known = inspect.signature(base.forward).parameters
+    known = signature_of(base).parameters
     if any(name not in known for name, one in parameters.items() if _is_required(one) or _MEDIA.search(name)):
         return outer
     passes = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,6 +11,7 @@ import torch
 
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.model.inputs.entries import changed
+from kbitlint.model.inputs.interface import signature_of
 from kbitlint.model.inputs.recipes import Items
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def own_batch(base: nn.Module, device: Any) -> dict[str, Any] | None:
         return {STEP: _moved(held.inputs, device)}
     if not held.is_exact and getattr(base, "main_input_name", "input_ids") not in held.inputs:
         return None
-    names = inspect.signature(base.forward).parameters
+    names = signature_of(base).parameters
     made = {name: _moved(value, device) for name, value in _named(base, held).items() if value is not None}
     return {**made, "use_cache": False} if "use_cache" in names else made
 
@@ -89,7 +89,7 @@ def _documented(base: Any) -> Supplied | None:
 
 def _named(base: nn.Module, held: Supplied) -> dict[str, Any]:
     """Return a batch by the names of the forward's arguments. Those that were passed behind ``*`` stay together."""
-    signature = inspect.signature(base.forward)
+    signature = signature_of(base)
     names, inputs = signature.parameters, held.inputs
     if isinstance(inputs, Mapping):
         known = {name: value for name, value in inputs.items() if name in names}

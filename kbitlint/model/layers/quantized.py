@@ -188,7 +188,8 @@ def hollow(module: nn.Module, path: str) -> Iterator[UnpackedLayerFacts]:
     bits, weight = packed_class(type(module)), module._parameters.get("weight")  # noqa: SLF001  # one dictionary read
     if bits is not None and weight is not None:
         kind = type(weight).__name__
-        foreign = kind not in ("Params4bit", "Int8Params")
+        keeps = attribute(attribute(module, "state"), "has_fp16_weights") is True  # pickled, its weight is a plain parameter
+        foreign = kind not in ("Params4bit", "Int8Params") and not keeps
         yield UnpackedLayerFacts(path, type(module).__name__, bits, short_name(weight.dtype), kind == "Params4bit", foreign)
 
 

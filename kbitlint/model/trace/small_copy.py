@@ -9,6 +9,7 @@ of the model have beyond their class.
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -156,7 +157,9 @@ def _alike(first: Exception | None, second: Exception) -> bool:
     Kernels without weights tell of the same fault in other words: at the same line of the model's code, errors of one class
     count as alike.
     """
-    ones, others = ({re.sub(r"\d+", "#", one_line(error)) for error in _chain(start)} for start in (first, second))
+    # the copy runs while the traced step's error is handled, which is thus the last context of its own
+    chains = (itertools.takewhile(lambda error: error is not second, _chain(first)), _chain(second))
+    ones, others = ({re.sub(r"\d+", "#", one_line(error)) for error in chain} for chain in chains)
     place = _place(second)
     return bool(ones & others) or (type(first) is type(second) and place is not None and _place(first) == place)
 

@@ -81,8 +81,9 @@ class TrainerLoss:
 def trainer_loss(trainer: Any, batch_size: int | None) -> TrainerLoss | None:
     """Return the loss of a Trainer, or None if it cannot be computed beside its training.
 
-    None if the Trainer runs on several ranks, whose losses are gathered; if it generates its inputs; if it steps on another
-    loss; if its data cannot be read ahead; or if code of the user's in its loss reports to somewhere.
+    A batch may be empty: Trainer drops every column where the forward names no argument. None if the Trainer runs on several
+    ranks, whose losses are gathered; if it generates its inputs; if it steps on another loss; if its data cannot be read
+    ahead; or if code of the user's in its loss reports to somewhere.
 
     Args:
         trainer: The Trainer, or None.
@@ -95,7 +96,7 @@ def trainer_loss(trainer: Any, batch_size: int | None) -> TrainerLoss | None:
     if not prepares.startswith("transformers.") or not _steps_on_its_loss(trainer) or _reports(trainer):
         return None
     batch = first_inputs(trainer, min(batch_size or _MAX_SEQUENCES, _MAX_SEQUENCES))
-    return TrainerLoss(trainer, dict(batch)) if isinstance(batch, collections.abc.Mapping) and batch else None
+    return TrainerLoss(trainer, dict(batch)) if isinstance(batch, collections.abc.Mapping) else None
 
 
 def _steps_on_its_loss(trainer: Any) -> bool:
@@ -130,6 +131,8 @@ def _stand_in(trainer: Any, model: nn.Module) -> Any:
     memo = {id(one): model for one in own}
     for name, value in vars(trainer).items():
         vars(made)[name] = _copied(value, memo)
+    # set by ``train``; TRL weighs the loss of routers by it
+    vars(made).setdefault("current_gradient_accumulation_steps", trainer.args.gradient_accumulation_steps)
     vars(made).update(dict(_without_reports(trainer)))
     return made
 

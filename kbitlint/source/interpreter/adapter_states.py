@@ -32,13 +32,18 @@ def with_new_adapters(call: Call, state: ModelState, config: Value) -> ModelStat
     return dataclasses.replace(state, adapters=adapters, base_frozen=True)
 
 
-def with_loaded_adapters(call: Call, state: ModelState) -> ModelState:
+def with_loaded_adapters(call: Call, state: ModelState, *, thaws: bool) -> ModelState:
     """Return the state of a model after ``PeftModel.from_pretrained`` or ``load_adapter``.
 
     The adapters are frozen unless ``is_trainable`` is True.
+
+    Args:
+        call: The call.
+        state: The state before it.
+        thaws: Whether PEFT may leave the adapters trainable in spite of that; see ``saved_models.may_thaw``.
     """
-    said = call.value("is_trainable", False)  # noqa: FBT003  # the default of the argument
-    trainable = None if said is UNKNOWN or call.gives("config") else said is True
+    said = call.value("is_trainable") or False
+    trainable = None if said is UNKNOWN or call.gives("config") or (said is False and thaws) else said is True
     earlier = state.adapters
     # under another name, the adapters that are there stay as they are
     if earlier is not None and trainable is not True and (call.callee == "load_adapter" or call.gives("adapter_name")):

@@ -158,9 +158,21 @@ def written_flag(name: str, value: str) -> str:
     return f"{name[1:]}={value}" if name.startswith("$") else f"--{name} {value}".rstrip()
 
 
-def has_linears_of_its_own(name: Value, config: CheckpointConfig | None, versions: Mapping[str, str]) -> bool:
-    """Return whether a checkpoint's class has linear layers of its own class, which transformers 5 leaves unquantized."""
-    kind = config.model_type if config is not None else ""
+def may_stay_unpacked(
+    call: Call, quantization: Call | None, config: CheckpointConfig | None, versions: Mapping[str, str]
+) -> bool:
+    """Return whether a load with bitsandbytes may leave every linear layer as it is.
+
+    Either its linear layers are a class of their own, which transformers 5 leaves out. Or the CPU holds every module, and
+    ``llm_int8_enable_fp32_cpu_offload`` leaves those out (quantizer_bnb_4bit.py). Without a ``device_map``, a machine decides.
+    """
+    offloads = quantization.value("llm_int8_enable_fp32_cpu_offload") if quantization is not None else None
+    if offloads not in (None, False):
+        given, whole = call.within("device_map"), call.value("device_map")
+        devices = {item.value for item in given.arguments} if given is not None and given.complete else {whole}
+        if devices <= {"cpu", "disk", None, UNKNOWN}:
+            return True
+    name, kind = call.value("pretrained_model_name_or_path"), config.model_type if config is not None else ""
     if not kind and isinstance(name, str) and any(word in name.lower() for word in OWN_LINEARS):
         from kbitlint.upstream.families import facts_of  # the table of families, for few scripts
 

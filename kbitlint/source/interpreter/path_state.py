@@ -23,7 +23,7 @@ from kbitlint.source.interpreter.arguments import (
     base_of_adapters,
     defaults_of,
     fixed_by_deepspeed,
-    has_linears_of_its_own,
+    may_stay_unpacked,
     named_of,
     quantization_of,
     reentry_of,
@@ -37,7 +37,7 @@ from kbitlint.source.interpreter.arguments import (
 )
 from kbitlint.source.interpreter.effort import Effort
 from kbitlint.source.interpreter.objects import Object, TrackedModel, Trainer
-from kbitlint.source.interpreter.saved_models import loaded_again
+from kbitlint.source.interpreter.saved_models import loaded_again, may_thaw
 from kbitlint.source.interpreter.training_arguments import with_arguments
 from kbitlint.upstream.quantization import PREPARED_METHODS
 
@@ -155,7 +155,7 @@ class PathState:
         given = call.dtype("torch_dtype", UNKNOWN) if given is UNKNOWN else given
         dtype = UNKNOWN if given == "auto" else given
         state = ModelState(call, method, bits, config, dtype, training_mode=quantized is not None, named=named_of(stored))
-        unconverted = has_linears_of_its_own(call.value("pretrained_model_name_or_path"), state.named, self.versions)
+        unconverted = may_stay_unpacked(call, config, state.named, self.versions)
         state = dataclasses.replace(state, inferred=self.inferred > 0, unconverted=unconverted, placed=self.placed)
         state = loaded_again(call, state, self.steps, self.effort)
         net = self.net(with_stored_adapters(call, state, self.beside))
@@ -230,7 +230,7 @@ class PathState:
 
     def load_adapters(self, call: Call, net: TrackedModel) -> None:
         """Apply ``PeftModel.from_pretrained`` or ``load_adapter``."""
-        after = with_loaded_adapters(call, net.state)
+        after = with_loaded_adapters(call, net.state, thaws=may_thaw(self.steps, self.effort))
         self.step(Action.LOAD_ADAPTERS, call, net, after, base_of_adapters(call, self.beside))
 
     def finish(self, trainer: Trainer) -> None:

@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 _CHEAP = 64
 
 
+#: configs of adapters whose parameters belong to layers, which keep whether they train, or to the model
+_CAST_IN_PLACE = frozenset(
+    (
+        *("LoraConfig", "OFTConfig", "LNTuningConfig", "TinyLoraConfig", "PsoftConfig", "OSFConfig", "PromptTuningConfig"),
+        *("PrefixTuningConfig", "PromptEncoderConfig", "AdaptionPromptConfig", "CPTConfig", "MultitaskPromptTuningConfig"),
+    )
+)
+
+
 def loaded_again(call: Call, state: ModelState, steps: Sequence[Step], effort: Effort) -> ModelState:
     """Return the state of a model that ``from_pretrained`` loads from a folder to which the path saved one without adapters.
 
@@ -45,6 +54,16 @@ def loaded_again(call: Call, state: ModelState, steps: Sequence[Step], effort: E
         unconverted=kept.unconverted,
         rows=kept.rows,
     )
+
+
+def may_thaw(steps: Sequence[Step], effort: Effort) -> bool:
+    """Return whether adapters that are loaded to infer may train: those that the script saved hold parameters of their own.
+
+    PEFT casts these to float32 as new parameters, which require grad (PEFT 0.21, ``cast_adapter_dtype``).
+    """
+    effort.spend(len(steps) // _CHEAP)
+    configs = [step.call.within("peft_config") for step in steps if step.action is Action.ATTACH]
+    return any(config is not None and config.callee.rpartition(".")[2] not in _CAST_IN_PLACE for config in configs)
 
 
 def _config_of(state: ModelState) -> CheckpointConfig | None:
