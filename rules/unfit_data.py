@@ -21,14 +21,12 @@ class UnfitData(Rule):
     ## What it does
 
     Follows the data of a script from the data set through `map` into the Trainer. Reports data that the code there refuses:
-    columns that Trainer removes before the collator reads them, a streamed data set without `max_steps`, token ids that are a
-    `BatchEncoding`, messages that a reward function takes for text, a list from `formatting_func`, a batch of `map` that is
-    taken for one example, a chat template without the marks that `assistant_only_loss` needs, and a best metric that no
-    evaluation returns. Also reports splits that are given for rows, methods that a streamed data set lacks, columns that a
-    preference trainer misses, padding without a padding token, early stopping without a metric or evaluation, the loss of a
-    model without labels, labels decoded with their -100, and reward functions that return one number, leave completions out,
-    return no numbers, or take a column that the data does not have. Reports batches without the token types
-    that a multimodal model's forward asks for in training, in the versions in which it does.
+    columns that Trainer removes before they are read, a streamed data set without `max_steps`, token ids that are a
+    `BatchEncoding`, messages taken for text, a batch of `map` taken for one example, a chat template without the marks that
+    `assistant_only_loss` needs, splits given for rows, columns or token types that a trainer or a forward misses, padding
+    without a padding token, a best metric that no evaluation returns, early stopping without one, the loss of a model without
+    labels, labels decoded with their -100, and reward functions that return one number or none, leave completions out, or take
+    a column that the data does not have.
 
     Follows each function that makes rows, and knows the columns of its result and the form of each. Reports texts that are not
     tokenized, labels or tensors in a form that the collator or the model refuses, columns that a format, a transform or Trainer

@@ -186,7 +186,7 @@ def test_the_page_says_what_is_missed_and_why():
     lines = list(benchmarks_run.page({"speed": part}, reasons))
 
     assert "2 of 3 goals are met." in lines[2]
-    table = lines[lines.index("\n`python -m benchmarks.cost.speed`\n") + 1 :]
+    table = lines[lines.index("\n`python -m benchmarks.run --only speed`\n") + 1 :]
     assert table == [
         "| | measured | goal | | on |",
         "|---|---:|---:|---|---|",

@@ -18,7 +18,7 @@ import tiny
 import torch
 import transformers
 import trl
-from script_cases import NEWEST, findings
+from script_cases import LOADED, NEWEST, findings
 
 from kbitlint.upstream.contracts.conditions import FUNCTIONS, names, parsed
 from kbitlint.upstream.contracts.defaults import DEFAULTS
@@ -38,7 +38,7 @@ CASES = [
     for callee in row.callees
     if row.example and "*" not in callee and callee.rpartition(".")[2].endswith(("Config", "Arguments"))
 ]
-CASES += [("transformers.TrainingArguments", row) for _, row in ROWS if "trl.*Config" in row.callees]
+CASES += [("transformers.TrainingArguments", row) for _, row in ROWS if "trl.*Config" in row.callees and row.example]
 #: arguments that a class needs in any case
 NEEDED = {"AdaLoraConfig": "total_step=100", "GPTQConfig": "bits=4", "PromptTuningConfig": "num_virtual_tokens=4"}
 
@@ -138,6 +138,27 @@ def test_kbitlint_says_the_same_as_the_library_of_each_part_of_an_example(callee
             continue
 
         assert bool(said) == (refused is not None), (code, said, refused)
+
+
+@newest
+@pytest.mark.parametrize("optimizer", ["galore_adamw", "apollo_adamw"])
+def test_a_low_rank_optimizer_asks_for_the_layers_that_it_takes(optimizer, tmp_path):
+    """The packages of these optimizers are no requirement, so transformers' own check is called behind their import."""
+    from transformers.trainer_optimizer import _setup_low_rank_optimizer
+
+    arguments = transformers.TrainingArguments(tmp_path, optim=optimizer, use_cpu=True)
+    with pytest.raises(ValueError, match="You need to define `optim_target_modules`"):
+        _setup_low_rank_optimizer(arguments, None, optimizer, {optimizer: None}, {}, {})
+
+    script = "args = transformers.TrainingArguments('out', optim='{}'{})\n"
+    given = ", optim_target_modules=['attn']"
+    found = [
+        findings(
+            "KB535", LOADED + script.format(optimizer, more), imports="from transformers import *\nimport torch, transformers\n"
+        )
+        for more in ("", given)
+    ]
+    assert [len(one) for one in found] == [1, 0]
 
 
 def split(code):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _FOREIGN = re.compile(r"\.(?:lora_|ia3_|hada_|oft_|vera_|adaption_|adapters\.|prefix_encoder|prompt_encoder|prompt_embeddings)")
 #: Names of the child that is the base model's module, in a module that wraps it.
 _WRAPPED = ("base_layer", "original_module")
+_ANY_WRAPPED = frozenset(_WRAPPED)
 #: names that PEFT inserts between a module and its wrapped module
 _INSERTED = (*_WRAPPED, "token_adapter")
 
@@ -55,7 +56,7 @@ def input_embedding(model: Any) -> nn.Module | None:
 def wrapped_child(module: nn.Module) -> str | None:
     """Return the name of the child that is the base model's own module, or None if the module wraps none."""
     children = module._modules  # noqa: SLF001  # a dictionary read; attribute access would raise and catch an error
-    if not children or children.keys().isdisjoint(_WRAPPED):  # as nearly all are, and a model has thousands of modules
+    if not children or _ANY_WRAPPED.isdisjoint(children.keys()):  # as nearly all are; TorchScript's keys are a list
         return None
     return next(name for name in _WRAPPED if name in children)
 
