@@ -57,8 +57,14 @@ def writable(facts: SourceFacts, *, unsafe: bool) -> frozenset[tuple[Owner, str]
         if owner in known
         and (unsafe or (owner, name) not in _UNSAFE)
         and takes(known[owner].callee, name, facts.versions)
-        and (known[owner].complete or known[owner].argument(_spelled(known[owner], name)) is not None)
+        and _can_be_written(known[owner], _spelled(known[owner], name))
     )
+
+
+def _can_be_written(call: Call, name: str) -> bool:
+    """Return whether a script's text holds a setting, or may get it. A setting of a file that the script loads stays there."""
+    argument = call.argument(name)
+    return call.complete if argument is None else argument.span.end > argument.span.start
 
 
 def _spelled(call: Call, name: str) -> str:

@@ -86,21 +86,38 @@ def test_the_changes_that_make_it_fit_are_written_and_the_script_then_fits_and_t
     assert real.returncode == 0, real.stderr[-2000:]
 
 
+def loading(opened):
+    """Return the script with its training arguments from args.json, which is written."""
+    settings = {"output_dir": "outputs", "per_device_train_batch_size": 8, "max_steps": 2, "report_to": [], "use_cpu": True}
+    Path("args.json").write_text(json.dumps(settings))
+    call = SCRIPT[SCRIPT.index("transformers.TrainingArguments(") : SCRIPT.index("    data_collator=")]
+    text = SCRIPT.replace(call, f"transformers.TrainingArguments(**json.load({opened})),\n")
+    return text.replace("import torch", "import json\nimport pathlib\n\nimport torch")
+
+
 @pytest.mark.usefixtures("forked")
 @pytest.mark.slow
 def test_nothing_is_written_where_no_setting_of_the_script_makes_it_fit(run, project):
-    call = SCRIPT[SCRIPT.index("transformers.TrainingArguments(") : SCRIPT.index("    data_collator=")]
-    text = SCRIPT.replace(call, 'transformers.TrainingArguments(**json.load(open("args.json"))),\n').replace(
-        "import torch", "import json\n\nimport torch"
-    )
-    settings = {"output_dir": "outputs", "per_device_train_batch_size": 8, "max_steps": 2, "report_to": [], "use_cpu": True}
-    Path("args.json").write_text(json.dumps(settings))
+    text = loading('next(pathlib.Path().glob("args.*")).open()')
     Path("train.py").write_text(text)
     refused = run("fit", "train.py", "--gpu", "252MB", "--fix")  # it needs 257 MB
 
     assert refused.exit_code == 1
     assert "nothing was written: train.py takes no setting for" in " ".join(refused.stdout.split())
     assert Path("train.py").read_text() == text
+
+
+@pytest.mark.usefixtures("forked")
+@pytest.mark.slow
+def test_a_setting_of_a_file_stays_and_another_one_is_written(run, project):
+    text = loading('open("args.json")')
+    Path("train.py").write_text(text)
+    settings = Path("args.json").read_text()
+    fitted = run("fit", "train.py", "--gpu", "252MB", "--fix")
+
+    assert fitted.exit_code == 0
+    assert "gradient_checkpointing=True" in Path("train.py").read_text()
+    assert Path("args.json").read_text() == settings
 
 
 @pytest.mark.usefixtures("forked")
