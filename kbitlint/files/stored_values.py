@@ -44,8 +44,11 @@ def with_values(folder: Path, tensors: Mapping[str, Tensor], packing: PackedTens
 
 
 def _read(folder: Path, wanted: Mapping[str, Tensor]) -> Iterator[tuple[str, bytes]]:
-    for file in sorted({tensor.file for tensor in wanted.values()}):
-        yield from starts(folder / file, {name: one for name, one in wanted.items() if one.file == file}, _SAMPLE)
+    by_file: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in wanted.items():
+        by_file.setdefault(tensor.file, {})[name] = tensor
+    for file in sorted(by_file):
+        yield from starts(folder / file, by_file[file], _SAMPLE)
 
 
 def _seen(item: PackedWeight, tensors: Mapping[str, Tensor], bad: set[str], zero: set[str]) -> PackedWeight:
