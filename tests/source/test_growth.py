@@ -314,7 +314,7 @@ def test_no_shape_of_60_kb_takes_long(shape):
             outcome, _ = run(tuple(all_rules()), read.facts, TrainingContext())
             assert outcome.crashes == ()
 
-    assert seconds(audit) < 4
+    assert seconds(audit) < 8  # alone, the dearest shape takes 3.4 s; twice that beside another process on the same core
 
 
 # ------------------------------------------------------------------------------------------------ bounds
