@@ -83,3 +83,8 @@ def library_name(name: str) -> str:
 def is_trainer(name: str) -> bool:
     """Return whether a full name is that of a Trainer of transformers or TRL."""
     return name.startswith(("transformers.", "trl.")) and name.endswith("Trainer")
+
+
+def line_offset(text: str, line: int) -> int:
+    """Return the offset at which a line of a text starts; the first line is 1."""
+    return sum(len(one) + 1 for one in text.split("\n", line - 1)[: line - 1])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kbitlint.facts.object_faults import ObjectFault
 from kbitlint.source.kinds.kind import Kind
 from kbitlint.source.kinds.partners import partner_faults
+from kbitlint.source.nodes import line_offset
 from kbitlint.upstream.objects.lookup import parameters, refused_argument, required
 from kbitlint.upstream.objects.takes import refuses, refuses_arguments
 from kbitlint.upstream.signatures.lookup import base_of, names_of
@@ -62,11 +63,7 @@ class ArgumentFaults:
         """Note a fault, if no ``try`` around it may expect one."""
         line = at or (node.end_lineno or node.lineno if isinstance(node, ast.Attribute) else node.lineno)
         if not self.guarded:
-            self.faults.append(ObjectFault(kind, owner, name, line, self._start(line), meant, version, detail))
-
-    def _start(self, line: int) -> int:
-        """Return the offset at which a line starts."""
-        return sum(len(one) + 1 for one in self.text.split("\n", line - 1)[: line - 1])
+            self.faults.append(ObjectFault(kind, owner, name, line, line_offset(self.text, line), meant, version, detail))
 
     def arguments(self, callee: str, node: ast.Call, named: Mapping[str | None, Kind | None]) -> None:
         """Note the keywords that a callee does not take, and the parameters that the call leaves out."""

@@ -7,7 +7,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.object_faults import ObjectFault
-from kbitlint.source.nodes import last_name, walk
+from kbitlint.source.nodes import last_name, line_offset, walk
 from kbitlint.upstream.special_tokens import template_of_marks, template_of_name
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ def by_hand(module: ast.Module, text: str, launch: Launch | None) -> Iterator[Ob
         launch: The command that launches it; None if no command is known.
     """
     flags = launch.flags if launch is not None else {}
-    starts = [0, *(at + 1 for at, letter in enumerate(text) if letter == "\n")]
     calls = [node for node in walk(module) if isinstance(node, ast.Call)]
     for kind, name, line, detail in (
         *_latents(calls, text),
@@ -45,7 +44,7 @@ def by_hand(module: ast.Module, text: str, launch: Launch | None) -> Iterator[Ob
         *(_unasked(calls, text, launch) if launch is not None else ()),
         *(_copies(module, calls) if "modules_to_save=" in text else ()),
     ):
-        yield _at_launch(ObjectFault(kind, "", name, line, starts[line - 1], detail=detail), launch)
+        yield _at_launch(ObjectFault(kind, "", name, line, line_offset(text, line), detail=detail), launch)
 
 
 def _latents(calls: list[ast.Call], text: str) -> Iterator[_Found]:

@@ -6,7 +6,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.object_faults import ObjectFault
-from kbitlint.source.nodes import last_name, walk
+from kbitlint.source.nodes import last_name, line_offset, walk
 from kbitlint.source.text.placed_calls import FUNCTIONS, assigned, calls
 
 if TYPE_CHECKING:
@@ -92,5 +92,4 @@ def _is_gpu(value: ast.expr, values: Mapping[str, list[ast.expr]]) -> bool:
 
 
 def _fault(kind: str, name: str, node: ast.Call, text: str, detail: str) -> ObjectFault:
-    start = sum(len(one) + 1 for one in text.split("\n", node.lineno - 1)[: node.lineno - 1])
-    return ObjectFault(kind, "", name, node.lineno, start, detail=detail)
+    return ObjectFault(kind, "", name, node.lineno, line_offset(text, node.lineno), detail=detail)

@@ -6,6 +6,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from kbitlint.source.nodes import last_name, walk
+from kbitlint.source.text.placed_calls import calls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,12 +34,7 @@ def passed_methods(module: ast.Module) -> Iterator[ast.Attribute]:
 
 def _opened(node: ast.AST) -> Iterator[str]:
     """Yield the name that a statement gives to a file that it opens."""
-    if isinstance(node, ast.withitem) and _function(node.context_expr) == "open" and isinstance(node.optional_vars, ast.Name):
+    if isinstance(node, ast.withitem) and calls(node.context_expr, "open") and isinstance(node.optional_vars, ast.Name):
         yield node.optional_vars.id
-    elif isinstance(node, ast.Assign) and _function(node.value) == "open" and isinstance(node.targets[0], ast.Name):
+    elif isinstance(node, ast.Assign) and calls(node.value, "open") and isinstance(node.targets[0], ast.Name):
         yield node.targets[0].id
-
-
-def _function(node: ast.expr) -> str:
-    """Return the last name of the function of a call; empty for other expressions."""
-    return last_name(node.func) if isinstance(node, ast.Call) else ""

@@ -6,6 +6,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.object_faults import ObjectFault
+from kbitlint.source.nodes import line_offset
 from kbitlint.source.text.passed_methods import SIGNS, passed_methods
 from kbitlint.source.text.undefined_names import undefined_names
 
@@ -19,12 +20,11 @@ _MARKS = ("</s>", "<s>", "<|", "<eos>")
 
 def slips(module: ast.Module, text: str) -> Iterator[ObjectFault]:
     """Yield the slips of a script that loads or trains a model."""
-    lines = text.split("\n")
     for name, line in undefined_names(module, text):
-        yield ObjectFault("undefined", "", name, line, _start(lines, line))
+        yield ObjectFault("undefined", "", name, line, line_offset(text, line))
     if any(sign in text for sign in SIGNS):
         for method in passed_methods(module):
-            start = _start(lines, method.lineno)
+            start = line_offset(text, method.lineno)
             yield ObjectFault("passed", "", method.attr, method.lineno, start, detail=ast.unparse(method))
     if "Config(" in text or "Arguments(" in text:
         from kbitlint.source.text.lost_settings import lost_settings  # scripts that make configs
@@ -35,16 +35,11 @@ def slips(module: ast.Module, text: str) -> Iterator[ObjectFault]:
                 str(lost.later or ""),
                 lost.name,
                 lost.line,
-                _start(lines, lost.line),
+                line_offset(text, lost.line),
                 detail=", ".join(lost.keywords),
             )
     if "Trainer(" in text and any(mark in text for mark in _MARKS):
         from kbitlint.source.text.literal_tokens import literal_tokens  # scripts that write texts with tokens
 
         for token, checkpoint, line in literal_tokens(module, text):
-            yield ObjectFault("literal", checkpoint, token, line, _start(lines, line))
-
-
-def _start(lines: list[str], line: int) -> int:
-    """Return the offset at which a line starts."""
-    return sum(len(one) + 1 for one in lines[: line - 1])
+            yield ObjectFault("literal", checkpoint, token, line, line_offset(text, line))
